@@ -30,7 +30,7 @@ stop_step()
 	local pid=$STEP_PID
 
 	STEP_PID=
-	[ -z "$pid" ] || kill -TERM -- "-$pid" 2>/dev/null || :
+	[ -z "$pid" ] || kill -s "${STEP_SIGNAL:-TERM}" -- "-$pid" 2>/dev/null || :
 }
 trap stop_step EXIT
 trap 'exit 130' INT
