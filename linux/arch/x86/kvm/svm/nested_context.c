@@ -1,0 +1,485 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Nested contexts on SVM.
+ *
+ * A context belongs to a vmcb12.  VMRUN takes it and #VMEXIT parks it, so that
+ * another vCPU may run the same L2 right after.  It keeps mapped what L0 reads
+ * and writes at each of them: the vmcb12 itself and L1's MSR permission map.
+ *
+ * Each kept page is a gfn_to_pfn_cache.  It is accessed only with the cache's
+ * lock held for reading, after a check that it still maps the wanted address,
+ * by the current memslots, to a page that the host has not taken back.  The lock
+ * must not be held across anything that sleeps.  That shapes the users:
+ *
+ *	VMRUN		copies what it needs and works on the copy.  Entering L2
+ *			takes other locks and may sleep, and L1 can't change what
+ *			has been checked already.
+ *	#VMEXIT		writes L2's state to the page, all at once
+ *	VMLOAD, VMSAVE	copy between the page and vmcb01
+ *	MSR bitmap	is merged from L1's pages word by word
+ *
+ * Where there is no mapping to be had, because the context is private or L1's
+ * page can't be cached, the page is mapped for the one access, as KVM does
+ * without contexts; if that fails too, its error decides what L1 sees.
+ *
+ * Only L0 accesses these pages, never the hardware, so nobody has to be kicked
+ * out of the guest when the host takes one back.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/kvm_host.h>
+#include <linux/slab.h>
+
+#include "nested.h"
+#include "smm.h"
+#include "svm.h"
+#include "nested_context.h"
+
+#define MSRPM_PAGES		((MSRPM_SIZE) >> PAGE_SHIFT)
+#define MSRPM_WORDS_PER_PAGE	(PAGE_SIZE / sizeof(u32))
+
+/* How often a mapping that is invalidated again and again is renewed. */
+#define CONTEXT_MAP_TRIES	3
+
+/*
+ * Where the state that VMRUN reads ends in the two halves of the block.  Behind
+ * these are what only #VMEXIT writes, and reserved fields.
+ */
+#define VMRUN_CONTROL_END	offsetofend(struct vmcb_control_area, next_rip)
+#define VMRUN_SAVE_END		offsetofend(struct vmcb_save_area, last_excp_to)
+
+/**
+ * struct svm_nested_context - what is kept of an L2 on SVM
+ * @base:	for the table
+ * @vmcb12:	the page of the control block
+ * @msrpm:	the pages of L1's MSR permission map
+ *
+ * The caches have their own locks, so they may be looked at without owning the
+ * context; only the owner renews them.
+ */
+struct svm_nested_context {
+	struct kvm_nested_context base;
+	struct gfn_to_pfn_cache vmcb12;
+	struct gfn_to_pfn_cache msrpm[MSRPM_PAGES];
+};
+
+/* VMRUN ignores the low bits, so they do not make another block. */
+static gpa_t svm_context_key(gpa_t vmcb12_gpa)
+{
+	return gfn_to_gpa(gpa_to_gfn(vmcb12_gpa));
+}
+
+/* Take the context of a vmcb12; NULL if it is a private one. */
+static struct svm_nested_context *svm_context_load(struct kvm_vcpu *vcpu,
+						   gpa_t vmcb12_gpa)
+{
+	struct kvm_nested_context *ctx;
+
+	ctx = kvm_nested_context_load(vcpu, svm_context_key(vmcb12_gpa));
+	if (kvm_nested_context_is_private(vcpu, ctx))
+		return NULL;
+
+	return container_of(ctx, struct svm_nested_context, base);
+}
+
+static void svm_context_clear(struct kvm_vcpu *vcpu, gpa_t vmcb12_gpa)
+{
+	kvm_nested_context_clear(vcpu, svm_context_key(vmcb12_gpa));
+}
+
+/*
+ * The page at @gpa if it is mapped, with the cache locked; NULL otherwise, and
+ * not locked.  Readers in interrupts don't exist for these caches, so interrupts
+ * stay on.
+ */
+static void *context_page_trylock(struct gfn_to_pfn_cache *gpc, gpa_t gpa)
+{
+	read_lock(&gpc->lock);
+	if (likely(gpc->gpa == gpa && kvm_gpc_check(gpc, PAGE_SIZE)))
+		return gpc->khva;
+	read_unlock(&gpc->lock);
+	return NULL;
+}
+
+/* The same, but map the page if need be.  The caller owns the context. */
+static void *context_page_lock(struct gfn_to_pfn_cache *gpc, gpa_t gpa)
+{
+	int tries = CONTEXT_MAP_TRIES;
+	void *page;
+
+	might_sleep();
+
+	while (!(page = context_page_trylock(gpc, gpa))) {
+		if (!tries-- || kvm_gpc_activate(gpc, gpa, PAGE_SIZE))
+			return NULL;
+	}
+	return page;
+}
+
+static void context_page_unlock(struct gfn_to_pfn_cache *gpc)
+{
+	read_unlock(&gpc->lock);
+}
+
+/* Copy what VMRUN reads.  The copy's other fields are left from earlier ones. */
+static void svm_copy_vmcb12(struct kvm_vcpu *vcpu, struct vmcb *to,
+			    struct vmcb *from)
+{
+	memcpy(&to->control, &from->control, VMRUN_CONTROL_END);
+	memcpy(&to->save, &from->save, VMRUN_SAVE_END);
+#ifdef CONFIG_KVM_HYPERV
+	if (kvm_hv_hypercall_enabled(vcpu))
+		to->control.hv_enlightenments = from->control.hv_enlightenments;
+#endif
+}
+
+static int svm_vmcb12_map_once(struct kvm_vcpu *vcpu, struct svm_vmcb12_map *m)
+{
+	int ret = kvm_vcpu_map(vcpu, gpa_to_gfn(m->gpa), &m->map);
+
+	if (!ret)
+		m->vmcb12 = m->map.hva;
+	return ret;
+}
+
+/**
+ * svm_vmcb12_begin_vmrun - get a vmcb12 for VMRUN
+ * @vcpu: the vCPU that executes VMRUN
+ * @gpa: its operand in bytes; bits 11:0 are ignored
+ * @m: filled in; @m->vmcb12 stays valid until svm_vmcb12_end_vmrun()
+ *
+ * Takes the context of the block, which stays @vcpu's until it leaves L2.
+ * @m->vmcb12 may be written, but only svm_vmcb12_fail_vmrun() brings that to L1.
+ *
+ * Context: the vCPU's task, kvm->srcu held.  May sleep.
+ * Return: 0, or what kvm_vcpu_map() said of this address; no context is held
+ * then.  See APM volume 2, 15.5.1 for VMRUN's operand.
+ */
+int svm_vmcb12_begin_vmrun(struct kvm_vcpu *vcpu, gpa_t gpa,
+			   struct svm_vmcb12_map *m)
+{
+	struct vmcb *copy = to_svm(vcpu)->nested.vmcb12_copy;
+	struct svm_nested_context *ctx;
+	struct vmcb *page;
+	int ret;
+
+	*m = (struct svm_vmcb12_map) { .gpa = gpa };
+
+	ctx = svm_context_load(vcpu, gpa);
+	if (ctx && copy) {
+		page = context_page_lock(&ctx->vmcb12, svm_context_key(gpa));
+		if (page) {
+			svm_copy_vmcb12(vcpu, copy, page);
+			context_page_unlock(&ctx->vmcb12);
+			m->vmcb12 = copy;
+			m->copied = true;
+			return 0;
+		}
+	}
+
+	ret = svm_vmcb12_map_once(vcpu, m);
+	if (ret)
+		svm_context_clear(vcpu, gpa);
+	return ret;
+}
+
+/**
+ * svm_vmcb12_fail_vmrun - report to L1 that VMRUN did not enter L2
+ * @vcpu: the vCPU that executes VMRUN
+ * @m: from svm_vmcb12_begin_vmrun(); the exit code and information in
+ *	@m->vmcb12 are what L1 shall see
+ *
+ * Lets go of the context.
+ *
+ * Context: the vCPU's task, kvm->srcu held.  May sleep.
+ */
+void svm_vmcb12_fail_vmrun(struct kvm_vcpu *vcpu, struct svm_vmcb12_map *m)
+{
+	struct vmcb_control_area *from = &m->vmcb12->control;
+	struct vmcb_control_area *to;
+	struct svm_vmcb12_map w;
+
+	if (m->copied && !svm_vmcb12_begin_vmexit(vcpu, m->gpa, &w)) {
+		to = &w.vmcb12->control;
+		to->exit_code = from->exit_code;
+		to->exit_code_hi = from->exit_code_hi;
+		to->exit_info_1 = from->exit_info_1;
+		to->exit_info_2 = from->exit_info_2;
+		to->event_inj = from->event_inj;
+		to->event_inj_err = from->event_inj_err;
+		svm_vmcb12_end_vmexit(vcpu, &w);
+	}
+	svm_context_clear(vcpu, m->gpa);
+}
+
+/**
+ * svm_vmcb12_end_vmrun - give back what svm_vmcb12_begin_vmrun() got
+ * @vcpu: the vCPU that executes VMRUN
+ * @m: from svm_vmcb12_begin_vmrun()
+ *
+ * Context: the vCPU's task, kvm->srcu held.  May sleep.
+ */
+void svm_vmcb12_end_vmrun(struct kvm_vcpu *vcpu, struct svm_vmcb12_map *m)
+{
+	if (!m->copied)
+		kvm_vcpu_unmap(vcpu, &m->map, true);
+	m->vmcb12 = NULL;
+}
+
+/**
+ * svm_vmcb12_begin_vmexit - get a vmcb12 to write L2's state to
+ * @vcpu: the vCPU that leaves L2
+ * @gpa: the block that L2 was entered with
+ * @m: filled in; @m->vmcb12 is L1's page until svm_vmcb12_end_vmexit()
+ *
+ * Takes the context, if @vcpu does not have it yet (after KVM_SET_NESTED_STATE
+ * or SMM).
+ *
+ * Context: the vCPU's task, kvm->srcu held.  May sleep; but on success the
+ * caller must not sleep until svm_vmcb12_end_vmexit(), for a lock is held.
+ * Return: 0, or what kvm_vcpu_map() said of this address.
+ */
+int svm_vmcb12_begin_vmexit(struct kvm_vcpu *vcpu, gpa_t gpa,
+			    struct svm_vmcb12_map *m)
+{
+	struct svm_nested_context *ctx;
+
+	*m = (struct svm_vmcb12_map) { .gpa = gpa };
+
+	ctx = svm_context_load(vcpu, gpa);
+	if (ctx) {
+		m->vmcb12 = context_page_lock(&ctx->vmcb12,
+					      svm_context_key(gpa));
+		if (m->vmcb12) {
+			m->gpc = &ctx->vmcb12;
+			return 0;
+		}
+	}
+
+	return svm_vmcb12_map_once(vcpu, m);
+}
+
+/**
+ * svm_vmcb12_end_vmexit - L2's state is in its vmcb12
+ * @vcpu: the vCPU that leaves L2
+ * @m: from svm_vmcb12_begin_vmexit()
+ *
+ * Logs the page as dirty and parks the context.
+ *
+ * Context: the vCPU's task, kvm->srcu held.  May sleep if the page was mapped
+ * for this access alone.
+ */
+void svm_vmcb12_end_vmexit(struct kvm_vcpu *vcpu, struct svm_vmcb12_map *m)
+{
+	if (m->gpc) {
+		kvm_gpc_mark_dirty_in_slot(m->gpc);
+		context_page_unlock(m->gpc);
+	} else {
+		kvm_vcpu_unmap(vcpu, &m->map, true);
+	}
+	m->vmcb12 = NULL;
+	svm_context_clear(vcpu, m->gpa);
+}
+
+/**
+ * svm_vmcb12_vmload_vmsave - do L1's VMLOAD or VMSAVE by a kept mapping
+ * @vcpu: the vCPU that executes it
+ * @gpa: its operand in bytes; bits 11:0 are ignored
+ * @vmload: VMLOAD, else VMSAVE
+ *
+ * Uses the mapping of a context that is there already, whoever owns it; these
+ * instructions may be used on blocks that are never run, and make no context.
+ * The caller has yet to skip the instruction, which nothing done here affects.
+ *
+ * Context: the vCPU's task, kvm->srcu held.  Does not sleep.
+ * Return: true if it is done, false if the caller has to map the page.
+ */
+bool svm_vmcb12_vmload_vmsave(struct kvm_vcpu *vcpu, gpa_t gpa, bool vmload)
+{
+	gpa_t key = svm_context_key(gpa);
+	struct vcpu_svm *svm = to_svm(vcpu);
+	struct kvm_nested_context *base;
+	struct svm_nested_context *ctx;
+	struct vmcb *vmcb12;
+
+	base = kvm_nested_context_find(vcpu, key);
+	if (!base)
+		return false;
+
+	ctx = container_of(base, struct svm_nested_context, base);
+	vmcb12 = context_page_trylock(&ctx->vmcb12, key);
+	if (!vmcb12)
+		return false;
+
+	if (vmload) {
+		svm_copy_vmloadsave_state(svm->vmcb01.ptr, vmcb12);
+	} else {
+		svm_copy_vmloadsave_state(vmcb12, svm->vmcb01.ptr);
+		kvm_gpc_mark_dirty_in_slot(&ctx->vmcb12);
+	}
+	context_page_unlock(&ctx->vmcb12);
+	return true;
+}
+
+/*
+ * Merge the words that lie in one page of L1's map.  L1 may write them at the
+ * same time, as it may on hardware: each is read once.
+ */
+static void svm_merge_msrpm_page(struct vcpu_svm *svm, const u32 *l1,
+				 unsigned int page)
+{
+	unsigned int first = page * MSRPM_WORDS_PER_PAGE;
+	unsigned int i;
+	u32 p;
+
+	for (i = 0; i < MSRPM_OFFSETS; i++) {
+		p = msrpm_offsets[i];
+		if (p == MSR_INVALID)
+			break;
+
+		if (p - first >= MSRPM_WORDS_PER_PAGE)
+			continue;
+
+		/* L2's accesses to x2APIC registers are always intercepted. */
+		if (is_x2apic_msrpm_offset(p))
+			continue;
+
+		svm->nested.msrpm[p] = svm->msrpm[p] | READ_ONCE(l1[p - first]);
+	}
+}
+
+/**
+ * svm_context_merge_msrpm - merge L0's and L1's MSR permission maps for L2
+ * @svm: the vCPU, in guest mode
+ *
+ * Context: the vCPU's task, kvm->srcu held.  May sleep.
+ * Return: true if svm->nested.msrpm is up to date, false if the caller has to
+ * read L1's map itself, and see whether it can be read.
+ */
+bool svm_context_merge_msrpm(struct vcpu_svm *svm)
+{
+	struct svm_nested_context *ctx;
+	struct gfn_to_pfn_cache *gpc;
+	unsigned int i;
+	gpa_t gpa;
+	u32 *page;
+
+	ctx = svm_context_load(&svm->vcpu, svm->nested.vmcb12_gpa);
+	if (!ctx)
+		return false;
+
+	for (i = 0; i < MSRPM_PAGES; i++) {
+		gpc = &ctx->msrpm[i];
+		gpa = svm->nested.ctl.msrpm_base_pa + i * PAGE_SIZE;
+		page = context_page_lock(gpc, gpa);
+		if (!page)
+			return false;
+
+		svm_merge_msrpm_page(svm, page, i);
+		context_page_unlock(gpc);
+	}
+	return true;
+}
+
+/**
+ * svm_context_leave - L2 is left without a #VMEXIT that L1 sees
+ * @vcpu: the vCPU, still in guest mode
+ *
+ * Context: the vCPU's task, or nobody runs the vCPU.  Does not sleep.
+ */
+void svm_context_leave(struct kvm_vcpu *vcpu)
+{
+	svm_context_clear(vcpu, to_svm(vcpu)->nested.vmcb12_gpa);
+}
+
+/**
+ * svm_contexts_init - prepare a vCPU on which L1 turns SVM on
+ * @svm: the vCPU
+ *
+ * L1's memory is encrypted in SEV guests, L0 has nothing to keep there.  If
+ * memory is short, the vCPU does without contexts.
+ *
+ * Context: the vCPU's task.  May sleep.
+ */
+void svm_contexts_init(struct vcpu_svm *svm)
+{
+	struct kvm *kvm = svm->vcpu.kvm;
+
+	if (sev_guest(kvm) || !kvm->arch.nested_oversub_ratio)
+		return;
+
+	if (kvm_nested_context_table_init(kvm))
+		return;
+
+	svm->nested.vmcb12_copy = kzalloc(sizeof(struct vmcb),
+					  GFP_KERNEL_ACCOUNT);
+}
+
+/**
+ * svm_contexts_free - undo svm_contexts_init()
+ * @svm: the vCPU, not in guest mode
+ *
+ * The table and the contexts stay for the VM's other vCPUs.
+ *
+ * Context: the vCPU's task, or nobody runs the vCPU.  Does not sleep.
+ */
+void svm_contexts_free(struct vcpu_svm *svm)
+{
+	kfree(svm->nested.vmcb12_copy);
+	svm->nested.vmcb12_copy = NULL;
+}
+
+/**
+ * svm_alloc_context - make a context that keeps nothing yet
+ * @vcpu: a vCPU of the VM that it is for
+ *
+ * Context: the vCPU's task.  May sleep.
+ * Return: the context, or NULL without memory.
+ */
+struct kvm_nested_context *svm_alloc_context(struct kvm_vcpu *vcpu)
+{
+	struct svm_nested_context *ctx;
+	unsigned int i;
+
+	ctx = kzalloc(sizeof(*ctx), GFP_KERNEL_ACCOUNT);
+	if (!ctx)
+		return NULL;
+
+	kvm_gpc_init(&ctx->vmcb12, vcpu->kvm);
+	for (i = 0; i < MSRPM_PAGES; i++)
+		kvm_gpc_init(&ctx->msrpm[i], vcpu->kvm);
+
+	return &ctx->base;
+}
+
+/**
+ * svm_reset_context - forget what a context keeps
+ * @base: the context, owned by the caller
+ *
+ * A deactivated cache maps nothing.  It remembers the address it was for, but
+ * has to look it up again before it is valid for any address.
+ *
+ * Context: the vCPU's task.  May sleep.
+ */
+void svm_reset_context(struct kvm_nested_context *base)
+{
+	struct svm_nested_context *ctx =
+		container_of(base, struct svm_nested_context, base);
+	unsigned int i;
+
+	kvm_gpc_deactivate(&ctx->vmcb12);
+	for (i = 0; i < MSRPM_PAGES; i++)
+		kvm_gpc_deactivate(&ctx->msrpm[i]);
+}
+
+/**
+ * svm_free_context - free a context that nobody can find any more
+ * @base: the context
+ *
+ * Context: any task.  May sleep.
+ */
+void svm_free_context(struct kvm_nested_context *base)
+{
+	svm_reset_context(base);
+	kfree(container_of(base, struct svm_nested_context, base));
+}
