@@ -30,8 +30,8 @@
 #include <linux/kvm_host.h>
 #include <linux/slab.h>
 
+#include "hyperv.h"
 #include "nested.h"
-#include "smm.h"
 #include "svm.h"
 #include "nested_context.h"
 
