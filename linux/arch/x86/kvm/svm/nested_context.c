@@ -411,7 +411,7 @@ void svm_contexts_init(struct vcpu_svm *svm)
 	if (kvm_nested_context_table_init(kvm))
 		return;
 
-	svm->nested.vmcb12_copy = kzalloc(sizeof(struct vmcb),
+	svm->nested.vmcb12_copy = kzalloc(sizeof(*svm->nested.vmcb12_copy),
 					  GFP_KERNEL_ACCOUNT);
 }
 
