@@ -1,0 +1,659 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * How much does L0 do when a hypervisor in a guest switches between its L2s?
+ *
+ * L1 runs N L2s round robin.  Each L2 has its own control block, MSR
+ * permission map and nested page table, and does nothing but exit to L1.  L1
+ * reads its TSC around each round trip, once everything is warm.  Where the
+ * emulator counts instructions as time (QEMU's -icount shift=0), the figures
+ * are instructions.
+ *
+ *	same	one L2 is entered again and again
+ *	loop	one L1 vCPU enters its N L2s in turn
+ *	migrate	as loop, and after each pass the next L1 vCPU takes over all L2s
+ *
+ * With --unmanaged the pages that L0 reaches for a control block come from
+ * /dev/mem at --phys, beyond the end of the kernel's memory (mem=): they have
+ * no struct page.
+ *
+ * With --maps a second VM runs the same again with probes on the functions
+ * that map guest pages; the timed pass never has them.
+ *
+ * One line is printed for each cell, its fields are name=value.  A field that
+ * was not measured is left out.  maps counts kvm_vcpu_map() and the gpc's;
+ * remaps counts memremap(), which those two use for pages without struct page.
+ */
+#include <getopt.h>
+#include <pthread.h>
+#include <semaphore.h>
+
+#include "nested_context_common.h"
+#include "nested_context_svm.h"
+
+#define MAX_L1_VCPUS	16
+#define MAX_SAMPLES	(64 * 1024)
+#define MAX_CELLS	32
+
+enum bench_pattern {
+	PATTERN_SAME,
+	PATTERN_LOOP,
+	PATTERN_MIGRATE,
+	NR_PATTERNS,
+};
+
+static const char * const pattern_names[NR_PATTERNS] = {
+	[PATTERN_SAME]		= "same",
+	[PATTERN_LOOP]		= "loop",
+	[PATTERN_MIGRATE]	= "migrate",
+};
+
+/* What the vendor's half brings. */
+struct bench_arch {
+	const char *name;
+	bool (*supported)(void);
+
+	/* Host: which pages to back with the memory under measurement. */
+	const struct bench_slot {
+		u32 slot;
+		u64 gpa;
+		u32 pages_per_l2;
+	} *slots;
+	unsigned int nr_slots;
+
+	/* Guest. */
+	void (*l1_init)(u64 scratch_gpa);
+	void (*l2_init)(unsigned int l2);
+	void (*round_trip)(unsigned int l2);
+};
+
+/* ---- SVM ---- */
+
+static struct l2_vcpu l2s[L2_MAX];
+
+static bool svm_supported(void)
+{
+	return kvm_cpu_has(X86_FEATURE_SVM);
+}
+
+static void svm_l2_main(void)
+{
+	for (;;)
+		asm volatile("vmmcall");
+}
+
+static void svm_l2_init(unsigned int i)
+{
+	struct l2_vcpu *l2 = &l2s[i];
+
+	l2_place(l2, i);
+	memset(l2->msrpm, 0xff, L2_MSRPM_PAGES * PAGE_SIZE);
+	l2_init_vmcb(l2, svm_l2_main, (u64)l2->private + PAGE_SIZE - 8,
+		     true);
+}
+
+static void svm_round_trip(unsigned int i)
+{
+	struct l2_vcpu *l2 = &l2s[i];
+
+	l2_vmrun(l2, l2->vmcb_gpa);
+	__GUEST_ASSERT(l2->vmcb->control.exit_code == SVM_EXIT_VMMCALL,
+		       "L2 %u exited with %#x", i, l2->vmcb->control.exit_code);
+	l2->vmcb->save.rip += L2_VMMCALL_LEN;
+}
+
+static const struct bench_slot svm_slots[] = {
+	{ L2_VMCB_SLOT, L2_VMCB_GPA, 1 },
+	{ L2_MSRPM_SLOT, L2_MSRPM_GPA, L2_MSRPM_PAGES },
+	{ L2_PRIVATE_SLOT, L2_PRIVATE_GPA, L2_PRIVATE_PAGES },
+};
+
+static const struct bench_arch bench_archs[] = {
+	{
+		.name		= "svm",
+		.supported	= svm_supported,
+		.slots		= svm_slots,
+		.nr_slots	= ARRAY_SIZE(svm_slots),
+		.l1_init	= l1_enable_svm,
+		.l2_init	= svm_l2_init,
+		.round_trip	= svm_round_trip,
+	},
+};
+
+/* ---- L1 ---- */
+
+/* Written by the host before each run. */
+static struct {
+	unsigned int arch;
+	unsigned int nr_l2;
+	unsigned int passes;		/* over all L2s, in this turn */
+	bool record;
+	u64 *samples;
+	u64 nr_samples;
+} job;
+
+static void l1_main(u64 scratch_gpa, bool make_l2s)
+{
+	const struct bench_arch *arch = &bench_archs[job.arch];
+	u64 before, after;
+	unsigned int pass, i;
+
+	arch->l1_init(scratch_gpa);
+	if (make_l2s) {
+		for (i = 0; i < job.nr_l2; i++)
+			arch->l2_init(i);
+	}
+	GUEST_SYNC(0);
+
+	for (;;) {
+		for (pass = 0; pass < job.passes; pass++) {
+			for (i = 0; i < job.nr_l2; i++) {
+				before = rdtsc();
+				arch->round_trip(i);
+				after = rdtsc();
+				if (job.record)
+					job.samples[job.nr_samples++] = after - before;
+			}
+		}
+		GUEST_SYNC(0);
+	}
+}
+
+/* ---- Host ---- */
+
+struct options {
+	const struct bench_arch *arch;
+	unsigned int l2s[MAX_CELLS];
+	unsigned int nr_l2s;
+	bool patterns[NR_PATTERNS];
+	unsigned int rounds;
+	unsigned int warmup;
+	unsigned int l1_vcpus;
+	u64 phys;
+	bool unmanaged;
+	bool maps;
+};
+
+struct bench;
+
+struct turn_taker {
+	struct bench *bench;
+	struct kvm_vcpu *vcpu;
+	pthread_t thread;
+	sem_t go;
+	unsigned int nr;
+};
+
+struct bench {
+	const struct options *opt;
+	struct kvm_vm *vm;
+	struct turn_taker taker[MAX_L1_VCPUS];
+	unsigned int nr_vcpus;
+	unsigned int nr_l2;
+	sem_t done;
+	bool quit;
+	struct {
+		void *start;
+		size_t size;
+	} maps[8];
+	unsigned int nr_maps;
+	u64 *samples;
+	u64 nr_samples;
+};
+
+struct map_counts {
+	bool valid;
+	double maps;
+	double remaps;
+};
+
+static void vcpu_take_turn(struct kvm_vcpu *vcpu)
+{
+	struct ucall uc;
+
+	vcpu_run(vcpu);
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
+	switch (get_ucall(vcpu, &uc)) {
+	case UCALL_SYNC:
+		return;
+	case UCALL_ABORT:
+		REPORT_GUEST_ASSERT(uc);
+		break;
+	default:
+		TEST_FAIL("Unexpected ucall %lu", uc.cmd);
+	}
+}
+
+/*
+ * Each vCPU has its thread, pinned where there are processors enough.  Only
+ * one of them runs at a time, so what is measured is the switch and not the
+ * wait for a turn.
+ */
+static void *turn_taker(void *arg)
+{
+	struct turn_taker *t = arg;
+
+	kvm_pin_this_task_to_pcpu(t->nr % sysconf(_SC_NPROCESSORS_ONLN));
+
+	for (;;) {
+		sem_wait(&t->go);
+		if (t->bench->quit)
+			return NULL;
+		vcpu_take_turn(t->vcpu);
+		sem_post(&t->bench->done);
+	}
+}
+
+static void bench_turn(struct bench *b, unsigned int vcpu)
+{
+	sem_post(&b->taker[vcpu].go);
+	sem_wait(&b->done);
+}
+
+/* Both kinds of memory are set up alike, the library knows only one of them. */
+static void bench_add_slot(struct bench *b, const struct bench_slot *s,
+			   u64 *phys)
+{
+	u32 pages = s->pages_per_l2 * b->nr_l2;
+	size_t size = pages * PAGE_SIZE;
+	void *mem;
+	int fd;
+
+	if (b->opt->unmanaged) {
+		fd = open("/dev/mem", O_RDWR);
+		TEST_ASSERT(fd >= 0, "Can't open /dev/mem");
+		mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, *phys);
+		TEST_ASSERT(mem != MAP_FAILED,
+			    "Can't map %#lx of /dev/mem, is the kernel booted with mem= below it?",
+			    *phys);
+		close(fd);
+		*phys += size;
+	} else {
+		mem = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		TEST_ASSERT(mem != MAP_FAILED, "Can't allocate %zu bytes", size);
+		madvise(mem, size, MADV_NOHUGEPAGE);
+	}
+	memset(mem, 0, size);
+
+	vm_set_user_memory_region(b->vm, s->slot, 0, s->gpa, size, mem);
+	virt_map(b->vm, s->gpa, s->gpa, pages);
+	b->maps[b->nr_maps].start = mem;
+	b->maps[b->nr_maps++].size = size;
+}
+
+static void bench_init(struct bench *b, const struct options *opt,
+		       unsigned int nr_l2, unsigned int nr_vcpus)
+{
+	const u64 sample_pages = MAX_SAMPLES * sizeof(u64) / PAGE_SIZE;
+	struct kvm_vcpu *vcpus[MAX_L1_VCPUS];
+	u64 phys = opt->phys;
+	vm_vaddr_t samples, scratch;
+	unsigned int i;
+
+	memset(b, 0, sizeof(*b));
+	b->opt = opt;
+	b->nr_l2 = nr_l2;
+	b->nr_vcpus = nr_vcpus;
+	sem_init(&b->done, 0, 0);
+
+	b->vm = __vm_create_with_vcpus(VM_SHAPE_DEFAULT, nr_vcpus,
+				       sample_pages + 512, l1_main, vcpus);
+	for (i = 0; i < opt->arch->nr_slots; i++)
+		bench_add_slot(b, &opt->arch->slots[i], &phys);
+
+	samples = vm_vaddr_alloc_pages(b->vm, sample_pages);
+	b->samples = addr_gva2hva(b->vm, samples);
+	job.arch = opt->arch - bench_archs;
+	job.nr_l2 = nr_l2;
+	job.samples = (u64 *)samples;
+	job.nr_samples = 0;
+	job.record = false;
+	sync_global_to_guest(b->vm, job);
+
+	for (i = 0; i < nr_vcpus; i++) {
+		struct turn_taker *t = &b->taker[i];
+
+		scratch = vm_vaddr_alloc_page(b->vm);
+		vcpu_args_set(vcpus[i], 2, addr_gva2gpa(b->vm, scratch), !i);
+		t->bench = b;
+		t->vcpu = vcpus[i];
+		t->nr = i;
+		sem_init(&t->go, 0, 0);
+		pthread_create(&t->thread, NULL, turn_taker, t);
+		bench_turn(b, i);
+	}
+}
+
+/* Lets every L2 make @rounds round trips. */
+static void bench_run(struct bench *b, enum bench_pattern pattern,
+		      unsigned int rounds, bool record)
+{
+	unsigned int turns = 1, i;
+
+	sync_global_from_guest(b->vm, job);
+	job.record = record;
+	job.passes = rounds;
+	if (pattern == PATTERN_MIGRATE) {
+		turns = rounds;
+		job.passes = 1;
+	}
+	sync_global_to_guest(b->vm, job);
+
+	for (i = 0; i < turns; i++)
+		bench_turn(b, i % b->nr_vcpus);
+
+	sync_global_from_guest(b->vm, job);
+	b->nr_samples = job.nr_samples;
+}
+
+static void bench_destroy(struct bench *b)
+{
+	unsigned int i;
+
+	b->quit = true;
+	for (i = 0; i < b->nr_vcpus; i++) {
+		sem_post(&b->taker[i].go);
+		pthread_join(b->taker[i].thread, NULL);
+	}
+	kvm_vm_free(b->vm);
+	for (i = 0; i < b->nr_maps; i++)
+		munmap(b->maps[i].start, b->maps[i].size);
+}
+
+/* ---- Probes ---- */
+
+#define TRACEFS		"/sys/kernel/tracing/"
+#define PROBE_GROUP	"nested_context_bench"
+
+/*
+ * A gpc maps in hva_to_pfn_retry(); where the compiler has inlined that,
+ * __kvm_gpc_refresh() around it is counted, which is called for nothing else
+ * than to map anew.
+ */
+static const char * const probe_maps[] = { "kvm_vcpu_map", "hva_to_pfn_retry" };
+static const char * const probe_gpc_inlined = "__kvm_gpc_refresh";
+static const char * const probe_remap = "memremap";
+
+static bool write_text(const char *path, int flags, const char *text)
+{
+	int fd = open(path, O_WRONLY | flags);
+	bool ok;
+
+	if (fd < 0)
+		return false;
+	ok = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+	close(fd);
+	return ok;
+}
+
+static bool probe_add(const char *symbol)
+{
+	char cmd[128];
+
+	snprintf(cmd, sizeof(cmd), "p:" PROBE_GROUP "/%s %s\n", symbol, symbol);
+	return write_text(TRACEFS "kprobe_events", O_APPEND, cmd);
+}
+
+static void probes_remove(void)
+{
+	write_text(TRACEFS "events/" PROBE_GROUP "/enable", 0, "0");
+	write_text(TRACEFS "kprobe_events", O_APPEND, "-:" PROBE_GROUP "/\n");
+}
+
+static bool probes_add(void)
+{
+	probes_remove();
+	if (!probe_add(probe_maps[0]) || !probe_add(probe_remap))
+		return false;
+	if (!probe_add(probe_maps[1]) && !probe_add(probe_gpc_inlined))
+		return false;
+	return write_text(TRACEFS "events/" PROBE_GROUP "/enable", 0, "1");
+}
+
+static void probes_read(u64 *maps, u64 *remaps)
+{
+	char name[128];
+	u64 hits;
+	FILE *f;
+
+	*maps = 0;
+	*remaps = 0;
+	f = fopen(TRACEFS "kprobe_profile", "r");
+	TEST_ASSERT(f, "Can't read kprobe_profile");
+	while (fscanf(f, "%127s %lu %*u", name, &hits) == 2) {
+		if (!strcmp(name, probe_remap))
+			*remaps += hits;
+		else if (!strcmp(name, probe_maps[0]) ||
+			 !strcmp(name, probe_maps[1]) ||
+			 !strcmp(name, probe_gpc_inlined))
+			*maps += hits;
+	}
+	fclose(f);
+}
+
+static struct map_counts count_maps(const struct options *opt, unsigned int nr_l2,
+				    unsigned int nr_vcpus, enum bench_pattern pattern)
+{
+	u64 maps[2], remaps[2];
+	struct map_counts c = {};
+	struct bench b;
+	double trips;
+
+	bench_init(&b, opt, nr_l2, nr_vcpus);
+	bench_run(&b, pattern, opt->warmup, false);
+	if (probes_add()) {
+		probes_read(&maps[0], &remaps[0]);
+		bench_run(&b, pattern, opt->rounds, false);
+		probes_read(&maps[1], &remaps[1]);
+		trips = (double)opt->rounds * nr_l2;
+		c.maps = (maps[1] - maps[0]) / trips;
+		c.remaps = (remaps[1] - remaps[0]) / trips;
+		c.valid = true;
+	} else {
+		fprintf(stderr, "No probes: maps are not counted\n");
+	}
+	probes_remove();
+	bench_destroy(&b);
+	return c;
+}
+
+/* ---- Cells ---- */
+
+static int compare_samples(const void *a, const void *b)
+{
+	u64 x = *(const u64 *)a, y = *(const u64 *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void bench_cell(const struct options *opt, unsigned int nr_l2,
+		       enum bench_pattern pattern)
+{
+	unsigned int nr_vcpus = pattern == PATTERN_MIGRATE ? opt->l1_vcpus : 1;
+	struct nested_context_stats before, s;
+	struct map_counts maps = {};
+	u64 loads;
+	struct bench b;
+
+	bench_init(&b, opt, nr_l2, nr_vcpus);
+	bench_run(&b, pattern, opt->warmup, false);
+	before = nested_context_read_stats(b.vm);
+	bench_run(&b, pattern, opt->rounds, true);
+	s = nested_context_stats_sub(nested_context_read_stats(b.vm), before);
+
+	TEST_ASSERT_EQ(b.nr_samples, (u64)opt->rounds * nr_l2);
+	qsort(b.samples, b.nr_samples, sizeof(*b.samples), compare_samples);
+
+	printf("cell arch=%s memory=%s l2=%u l1_vcpus=%u pattern=%s median=%lu min=%lu max=%lu",
+	       opt->arch->name, opt->unmanaged ? "unmanaged" : "managed",
+	       nr_l2, nr_vcpus, pattern_names[pattern],
+	       b.samples[b.nr_samples / 2], b.samples[0],
+	       b.samples[b.nr_samples - 1]);
+	bench_destroy(&b);
+
+	if (opt->maps)
+		maps = count_maps(opt, nr_l2, nr_vcpus, pattern);
+	if (maps.valid)
+		printf(" maps=%.2f remaps=%.2f", maps.maps, maps.remaps);
+
+	if (nested_context_present()) {
+		loads = nested_context_loads(s);
+		printf(" new=%lu reuse=%lu recycle=%lu fallback=%lu",
+		       s.new, s.reuse, s.recycle, s.fallback);
+		if (loads)
+			printf(" hits=%.4f", (double)s.reuse / loads);
+	}
+	printf("\n");
+}
+
+static void usage(const char *name)
+{
+	printf("Usage: %s [option]...\n"
+	       "  --l2 N[,N]...         L2s in the loop (default 1,2,8,9,16)\n"
+	       "  --pattern P[,P]...    same, loop, migrate (default loop)\n"
+	       "  --rounds N            measured round trips of each L2 (default 128)\n"
+	       "  --warmup N            unmeasured ones before (default 16)\n"
+	       "  --l1-vcpus N          for migrate (default 2)\n"
+	       "  --unmanaged --phys A  back control blocks from /dev/mem at A\n"
+	       "  --maps                count page mappings in a second pass\n",
+	       name);
+}
+
+static unsigned long parse_number(const char *what, const char *text,
+				  unsigned long min, unsigned long max)
+{
+	char *end;
+	unsigned long n;
+
+	errno = 0;
+	n = strtoul(text, &end, 0);
+	if (errno || end == text || *end || n < min || n > max) {
+		fprintf(stderr, "%s: %s is no number from %lu to %lu\n",
+			what, text, min, max);
+		exit(KSFT_FAIL);
+	}
+	return n;
+}
+
+static void parse_l2s(struct options *opt, char *list)
+{
+	char *item;
+
+	opt->nr_l2s = 0;
+	while ((item = strsep(&list, ","))) {
+		if (opt->nr_l2s == MAX_CELLS) {
+			fprintf(stderr, "--l2: more than %u\n", MAX_CELLS);
+			exit(KSFT_FAIL);
+		}
+		opt->l2s[opt->nr_l2s++] = parse_number("--l2", item, 1, L2_MAX);
+	}
+}
+
+static void parse_patterns(struct options *opt, char *list)
+{
+	char *item;
+	int i;
+
+	memset(opt->patterns, 0, sizeof(opt->patterns));
+	while ((item = strsep(&list, ","))) {
+		for (i = 0; i < NR_PATTERNS && strcmp(item, pattern_names[i]); i++)
+			;
+		if (i == NR_PATTERNS) {
+			fprintf(stderr, "--pattern: %s is none\n", item);
+			exit(KSFT_FAIL);
+		}
+		opt->patterns[i] = true;
+	}
+}
+
+static void parse_options(struct options *opt, int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{ "l2",		required_argument, NULL, 'n' },
+		{ "pattern",	required_argument, NULL, 'p' },
+		{ "rounds",	required_argument, NULL, 'r' },
+		{ "warmup",	required_argument, NULL, 'w' },
+		{ "l1-vcpus",	required_argument, NULL, 'v' },
+		{ "unmanaged",	no_argument,	   NULL, 'u' },
+		{ "phys",	required_argument, NULL, 'a' },
+		{ "maps",	no_argument,	   NULL, 'm' },
+		{ "help",	no_argument,	   NULL, 'h' },
+		{ }
+	};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+		switch (c) {
+		case 'n':
+			parse_l2s(opt, optarg);
+			break;
+		case 'p':
+			parse_patterns(opt, optarg);
+			break;
+		case 'r':
+			opt->rounds = parse_number("--rounds", optarg, 1, MAX_SAMPLES);
+			break;
+		case 'w':
+			opt->warmup = parse_number("--warmup", optarg, 1, MAX_SAMPLES);
+			break;
+		case 'v':
+			opt->l1_vcpus = parse_number("--l1-vcpus", optarg, 2, MAX_L1_VCPUS);
+			break;
+		case 'u':
+			opt->unmanaged = true;
+			break;
+		case 'a':
+			opt->phys = parse_number("--phys", optarg, PAGE_SIZE, LONG_MAX);
+			break;
+		case 'm':
+			opt->maps = true;
+			break;
+		default:
+			usage(argv[0]);
+			exit(c == 'h' ? KSFT_PASS : KSFT_FAIL);
+		}
+	}
+
+	if (optind != argc || (opt->unmanaged && !opt->phys) ||
+	    opt->phys % PAGE_SIZE) {
+		usage(argv[0]);
+		exit(KSFT_FAIL);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct options opt = {
+		.l2s = { 1, 2, 8, 9, 16 },
+		.nr_l2s = 5,
+		.patterns = { [PATTERN_LOOP] = true },
+		.rounds = 128,
+		.warmup = 16,
+		.l1_vcpus = 2,
+	};
+	unsigned int i, p;
+
+	parse_options(&opt, argc, argv);
+	for (i = 0; i < ARRAY_SIZE(bench_archs) && !opt.arch; i++) {
+		if (bench_archs[i].supported())
+			opt.arch = &bench_archs[i];
+	}
+	__TEST_REQUIRE(opt.arch, "No nested virtualization for this program");
+
+	for (p = 0; p < NR_PATTERNS; p++) {
+		if (!opt.patterns[p])
+			continue;
+		if (p == PATTERN_SAME) {
+			bench_cell(&opt, 1, p);
+			continue;
+		}
+		for (i = 0; i < opt.nr_l2s; i++) {
+			TEST_ASSERT(opt.l2s[i] * opt.rounds <= MAX_SAMPLES,
+				    "%u L2s for %u rounds are too many samples",
+				    opt.l2s[i], opt.rounds);
+			bench_cell(&opt, opt.l2s[i], p);
+		}
+	}
+
+	return KSFT_PASS;
+}
