@@ -451,7 +451,7 @@ struct kvm_nested_context *kvm_nested_context_load(struct kvm_vcpu *vcpu,
 	might_sleep();
 
 	ctx = nested->last;
-	if (ctx && nested_context_reenter(ctx, vcpu, gpa))
+	if (ctx && !is_smm(vcpu) && nested_context_reenter(ctx, vcpu, gpa))
 		return ctx;
 
 	nested_context_move_on(vcpu);
