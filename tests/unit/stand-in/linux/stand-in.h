@@ -42,8 +42,14 @@ extern long stand_in_allocated;
 
 static inline void stand_in_point(enum stand_in_point p)
 {
-	if (stand_in_hook)
-		stand_in_hook(p);
+	int held = stand_in_locks_held;
+
+	if (!stand_in_hook)
+		return;
+	/* Somebody else runs, who does not hold what this one holds. */
+	stand_in_locks_held = 0;
+	stand_in_hook(p);
+	stand_in_locks_held = held;
 }
 
 #endif
