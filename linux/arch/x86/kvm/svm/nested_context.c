@@ -322,29 +322,33 @@ bool svm_vmcb12_vmload_vmsave(struct kvm_vcpu *vcpu, gpa_t gpa, bool vmload)
 }
 
 /*
- * Merge the words that lie in one page of L1's map.  L1 may write them at the
- * same time, as it may on hardware: each is read once.
+ * The words of the MSR permission map that are merged, those of the first page
+ * first, and where those of each page end.
  */
-static void svm_merge_msrpm_page(struct vcpu_svm *svm, const u32 *l1,
-				 unsigned int page)
+static u16 merge_words[MSRPM_OFFSETS] __ro_after_init;
+static unsigned int merge_end[MSRPM_PAGES] __ro_after_init;
+
+/**
+ * svm_contexts_setup - prepare for merging MSR permission maps
+ *
+ * L2's accesses to x2APIC registers are always intercepted, so their words are
+ * never merged.
+ *
+ * Context: the module is being loaded, msrpm_offsets is complete.
+ */
+void __init svm_contexts_setup(void)
 {
-	unsigned int first = page * MSRPM_WORDS_PER_PAGE;
-	unsigned int i;
-	u32 p;
+	unsigned int page, i, nr = 0;
 
-	for (i = 0; i < MSRPM_OFFSETS; i++) {
-		p = msrpm_offsets[i];
-		if (p == MSR_INVALID)
-			break;
-
-		if (p - first >= MSRPM_WORDS_PER_PAGE)
-			continue;
-
-		/* L2's accesses to x2APIC registers are always intercepted. */
-		if (is_x2apic_msrpm_offset(p))
-			continue;
-
-		svm->nested.msrpm[p] = svm->msrpm[p] | READ_ONCE(l1[p - first]);
+	for (page = 0; page < MSRPM_PAGES; page++) {
+		for (i = 0; i < MSRPM_OFFSETS; i++) {
+			if (msrpm_offsets[i] == MSR_INVALID)
+				break;
+			if (msrpm_offsets[i] / MSRPM_WORDS_PER_PAGE == page &&
+			    !is_x2apic_msrpm_offset(msrpm_offsets[i]))
+				merge_words[nr++] = msrpm_offsets[i];
+		}
+		merge_end[page] = nr;
 	}
 }
 
@@ -358,24 +362,29 @@ static void svm_merge_msrpm_page(struct vcpu_svm *svm, const u32 *l1,
  */
 bool svm_context_merge_msrpm(struct vcpu_svm *svm)
 {
+	u32 *merged = svm->nested.msrpm, *l0 = svm->msrpm, *l1;
 	struct svm_nested_context *ctx;
 	struct gfn_to_pfn_cache *gpc;
-	unsigned int i;
+	unsigned int page, p, i = 0;
 	gpa_t gpa;
-	u32 *page;
 
 	ctx = svm_context_load(&svm->vcpu, svm->nested.vmcb12_gpa);
 	if (!ctx)
 		return false;
 
-	for (i = 0; i < MSRPM_PAGES; i++) {
-		gpc = &ctx->msrpm[i];
-		gpa = svm->nested.ctl.msrpm_base_pa + i * PAGE_SIZE;
-		page = context_page_lock(gpc, gpa);
-		if (!page)
+	for (page = 0; page < MSRPM_PAGES; page++) {
+		gpc = &ctx->msrpm[page];
+		gpa = svm->nested.ctl.msrpm_base_pa + page * PAGE_SIZE;
+		l1 = context_page_lock(gpc, gpa);
+		if (!l1)
 			return false;
 
-		svm_merge_msrpm_page(svm, page, i);
+		/* L1 may write to its map now, as on hardware. */
+		for (; i < merge_end[page]; i++) {
+			p = merge_words[i];
+			merged[p] = l0[p] |
+				    READ_ONCE(l1[p % MSRPM_WORDS_PER_PAGE]);
+		}
 		context_page_unlock(gpc);
 	}
 	return true;

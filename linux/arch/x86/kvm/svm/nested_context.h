@@ -37,6 +37,7 @@ void svm_vmcb12_end_vmexit(struct kvm_vcpu *vcpu, struct svm_vmcb12_map *m);
 
 bool svm_vmcb12_vmload_vmsave(struct kvm_vcpu *vcpu, gpa_t gpa, bool vmload);
 
+void svm_contexts_setup(void);
 bool svm_context_merge_msrpm(struct vcpu_svm *svm);
 
 void svm_contexts_init(struct vcpu_svm *svm);

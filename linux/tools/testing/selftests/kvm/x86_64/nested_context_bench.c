@@ -30,6 +30,13 @@
 #include "nested_context_common.h"
 #include "nested_context_svm.h"
 
+/*
+ * All that L0 reaches for L2s is in one memory slot, beside the library's own:
+ * like the few large slots of a real machine.
+ */
+#define L2_SLOT		10
+#define L2_GPA		0x10000000ull
+
 #define MAX_L1_VCPUS	16
 #define MAX_SAMPLES	(64 * 1024)
 #define MAX_CELLS	32
@@ -52,13 +59,8 @@ struct bench_arch {
 	const char *name;
 	bool (*supported)(void);
 
-	/* Host: which pages to back with the memory under measurement. */
-	const struct bench_slot {
-		u32 slot;
-		u64 gpa;
-		u32 pages_per_l2;
-	} *slots;
-	unsigned int nr_slots;
+	/* Host: how many pages of the memory under measurement an L2 has. */
+	unsigned int pages_per_l2;
 
 	/* Guest. */
 	void (*l1_init)(u64 scratch_gpa);
@@ -81,11 +83,20 @@ static void svm_l2_main(void)
 		asm volatile("vmmcall");
 }
 
+/* An L2's pages: control block, MSR permission map, private page, tables. */
+#define SVM_PAGES_PER_L2	(1 + L2_MSRPM_PAGES + L2_PRIVATE_PAGES)
+
 static void svm_l2_init(unsigned int i)
 {
+	u64 gpa = L2_GPA + i * SVM_PAGES_PER_L2 * PAGE_SIZE;
 	struct l2_vcpu *l2 = &l2s[i];
 
-	l2_place(l2, i);
+	l2->vmcb_gpa = gpa;
+	l2->vmcb = (void *)gpa;
+	l2->msrpm = (void *)(gpa + PAGE_SIZE);
+	l2->private = (void *)(gpa + (1 + L2_MSRPM_PAGES) * PAGE_SIZE);
+	l2->npt = l2->private + PAGE_SIZE;
+
 	memset(l2->msrpm, 0xff, L2_MSRPM_PAGES * PAGE_SIZE);
 	l2_init_vmcb(l2, svm_l2_main, (u64)l2->private + PAGE_SIZE - 8,
 		     true);
@@ -101,18 +112,11 @@ static void svm_round_trip(unsigned int i)
 	l2->vmcb->save.rip += L2_VMMCALL_LEN;
 }
 
-static const struct bench_slot svm_slots[] = {
-	{ L2_VMCB_SLOT, L2_VMCB_GPA, 1 },
-	{ L2_MSRPM_SLOT, L2_MSRPM_GPA, L2_MSRPM_PAGES },
-	{ L2_PRIVATE_SLOT, L2_PRIVATE_GPA, L2_PRIVATE_PAGES },
-};
-
 static const struct bench_arch bench_archs[] = {
 	{
 		.name		= "svm",
 		.supported	= svm_supported,
-		.slots		= svm_slots,
-		.nr_slots	= ARRAY_SIZE(svm_slots),
+		.pages_per_l2	= SVM_PAGES_PER_L2,
 		.l1_init	= l1_enable_svm,
 		.l2_init	= svm_l2_init,
 		.round_trip	= svm_round_trip,
@@ -191,11 +195,8 @@ struct bench {
 	unsigned int nr_l2;
 	sem_t done;
 	bool quit;
-	struct {
-		void *start;
-		size_t size;
-	} maps[8];
-	unsigned int nr_maps;
+	void *mem;
+	size_t mem_size;
 	u64 *samples;
 	u64 nr_samples;
 };
@@ -250,10 +251,9 @@ static void bench_turn(struct bench *b, unsigned int vcpu)
 }
 
 /* Both kinds of memory are set up alike, the library knows only one of them. */
-static void bench_add_slot(struct bench *b, const struct bench_slot *s,
-			   u64 *phys)
+static void bench_add_memory(struct bench *b)
 {
-	u32 pages = s->pages_per_l2 * b->nr_l2;
+	u32 pages = b->opt->arch->pages_per_l2 * b->nr_l2;
 	size_t size = pages * PAGE_SIZE;
 	void *mem;
 	int fd;
@@ -261,12 +261,12 @@ static void bench_add_slot(struct bench *b, const struct bench_slot *s,
 	if (b->opt->unmanaged) {
 		fd = open("/dev/mem", O_RDWR);
 		TEST_ASSERT(fd >= 0, "Can't open /dev/mem");
-		mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, *phys);
+		mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+			   b->opt->phys);
 		TEST_ASSERT(mem != MAP_FAILED,
 			    "Can't map %#lx of /dev/mem, is the kernel booted with mem= below it?",
-			    *phys);
+			    b->opt->phys);
 		close(fd);
-		*phys += size;
 	} else {
 		mem = mmap(NULL, size, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -275,10 +275,10 @@ static void bench_add_slot(struct bench *b, const struct bench_slot *s,
 	}
 	memset(mem, 0, size);
 
-	vm_set_user_memory_region(b->vm, s->slot, 0, s->gpa, size, mem);
-	virt_map(b->vm, s->gpa, s->gpa, pages);
-	b->maps[b->nr_maps].start = mem;
-	b->maps[b->nr_maps++].size = size;
+	vm_set_user_memory_region(b->vm, L2_SLOT, 0, L2_GPA, size, mem);
+	virt_map(b->vm, L2_GPA, L2_GPA, pages);
+	b->mem = mem;
+	b->mem_size = size;
 }
 
 static void bench_init(struct bench *b, const struct options *opt,
@@ -286,7 +286,6 @@ static void bench_init(struct bench *b, const struct options *opt,
 {
 	const u64 sample_pages = MAX_SAMPLES * sizeof(u64) / PAGE_SIZE;
 	struct kvm_vcpu *vcpus[MAX_L1_VCPUS];
-	u64 phys = opt->phys;
 	vm_vaddr_t samples, scratch;
 	unsigned int i;
 
@@ -298,8 +297,7 @@ static void bench_init(struct bench *b, const struct options *opt,
 
 	b->vm = __vm_create_with_vcpus(VM_SHAPE_DEFAULT, nr_vcpus,
 				       sample_pages + 512, l1_main, vcpus);
-	for (i = 0; i < opt->arch->nr_slots; i++)
-		bench_add_slot(b, &opt->arch->slots[i], &phys);
+	bench_add_memory(b);
 
 	samples = vm_vaddr_alloc_pages(b->vm, sample_pages);
 	b->samples = addr_gva2hva(b->vm, samples);
@@ -356,8 +354,7 @@ static void bench_destroy(struct bench *b)
 		pthread_join(b->taker[i].thread, NULL);
 	}
 	kvm_vm_free(b->vm);
-	for (i = 0; i < b->nr_maps; i++)
-		munmap(b->maps[i].start, b->maps[i].size);
+	munmap(b->mem, b->mem_size);
 }
 
 /* ---- Probes ---- */
