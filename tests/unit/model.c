@@ -12,9 +12,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "nested.c"
+#include "rnd.h"
 
 #define MAX_VCPUS 12
 #define MAX_CONTEXTS 1024
@@ -215,7 +215,7 @@ static bool no_memory;
 static int allocated, freed, resets;
 static struct kvm_nested_context *last_reset;
 
-static unsigned long seed, step, rnd_state;
+static unsigned long seed, step;
 
 #define check(a, b)                                                         \
 	do {                                                                \
@@ -232,15 +232,6 @@ _Noreturn void stand_in_fail(const char *what)
 {
 	printf("not ok - step %lu of SEED=%lu: %s\n1..1\n", step, seed, what);
 	exit(1);
-}
-
-static unsigned int rnd(unsigned int below)
-{
-	/* xorshift64* */
-	rnd_state ^= rnd_state >> 12;
-	rnd_state ^= rnd_state << 25;
-	rnd_state ^= rnd_state >> 27;
-	return (rnd_state * 0x2545F4914F6CDD1Dul >> 33) % below;
 }
 
 static struct kvm_nested_context *alloc(struct kvm_vcpu *vcpu)
@@ -429,12 +420,10 @@ static void life(unsigned long end)
 int main(void)
 {
 	unsigned long steps, end, lives = 0, kinds[4] = { 0 };
-	const char *env = getenv("SEED");
 
-	seed = env ? strtoul(env, NULL, 0) : (unsigned long)time(NULL);
-	rnd_state = (seed + 1) * 0x9E3779B97F4A7C15ul;
-	env = getenv("STEPS");
-	steps = env ? strtoul(env, NULL, 0) : 1000000;
+	seed = env_or("SEED", time(NULL));
+	steps = env_or("STEPS", 1000000);
+	rnd_seed(seed);
 	printf("# SEED=%lu\n", seed);
 	fflush(stdout);
 

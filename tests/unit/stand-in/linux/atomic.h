@@ -16,6 +16,11 @@ static inline int atomic_read(const atomic_t *v)
 	return READ_ONCE(v->counter);
 }
 
+static inline void atomic_set(atomic_t *v, int i)
+{
+	WRITE_ONCE(v->counter, i);
+}
+
 static inline void atomic_inc(atomic_t *v)
 {
 	__atomic_fetch_add(&v->counter, 1, __ATOMIC_RELAXED);
