@@ -327,6 +327,8 @@ nested_context_miss(struct kvm_nested_context_table *table,
 	struct kvm_nested_context *ctx, *new = NULL;
 	long old;
 
+	might_sleep();
+
 	*outcome = KVM_NESTED_CONTEXT_PRIVATE;
 
 	spin_lock(&table->lock);
@@ -448,7 +450,7 @@ struct kvm_nested_context *kvm_nested_context_load(struct kvm_vcpu *vcpu,
 	struct kvm_nested_context_table *table;
 	struct kvm_nested_context *ctx;
 
-	might_sleep();
+	lockdep_assert_preemption_enabled();
 
 	ctx = nested->last;
 	if (ctx && !is_smm(vcpu) && nested_context_reenter(ctx, vcpu, gpa))

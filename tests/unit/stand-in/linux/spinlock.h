@@ -74,6 +74,7 @@ static inline void spin_unlock(spinlock_t *lock)
 	} while (0)
 #endif
 
+#define lockdep_assert_preemption_enabled() might_sleep()
 #define preempt_disable() ((void)0)
 #define preempt_enable() ((void)0)
 

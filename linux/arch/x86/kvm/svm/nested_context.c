@@ -41,12 +41,8 @@
 /* How often a mapping that is invalidated again and again is renewed. */
 #define CONTEXT_MAP_TRIES	3
 
-/*
- * Where the state that VMRUN reads ends in the two halves of the block.  Behind
- * these are what only #VMEXIT writes, and reserved fields.
- */
+/* Behind this no field of the control area is read by VMRUN. */
 #define VMRUN_CONTROL_END	offsetofend(struct vmcb_control_area, next_rip)
-#define VMRUN_SAVE_END		offsetofend(struct vmcb_save_area, last_excp_to)
 
 /**
  * struct svm_nested_context - what is kept of an L2 on SVM
@@ -107,7 +103,7 @@ static void *context_page_lock(struct gfn_to_pfn_cache *gpc, gpa_t gpa)
 	int tries = CONTEXT_MAP_TRIES;
 	void *page;
 
-	might_sleep();
+	lockdep_assert_preemption_enabled();
 
 	while (!(page = context_page_trylock(gpc, gpa))) {
 		if (!tries-- || kvm_gpc_activate(gpc, gpa, PAGE_SIZE))
@@ -126,11 +122,24 @@ static void svm_copy_vmcb12(struct kvm_vcpu *vcpu, struct vmcb *to,
 			    struct vmcb *from)
 {
 	memcpy(&to->control, &from->control, VMRUN_CONTROL_END);
-	memcpy(&to->save, &from->save, VMRUN_SAVE_END);
+	svm_copy_vmrun_state(&to->save, &from->save);
+	to->save.cpl = from->save.cpl;
+	to->save.cr2 = from->save.cr2;
+	to->save.dr6 = from->save.dr6;
+	to->save.dr7 = from->save.dr7;
 #ifdef CONFIG_KVM_HYPERV
 	if (kvm_hv_hypercall_enabled(vcpu))
 		to->control.hv_enlightenments = from->control.hv_enlightenments;
 #endif
+}
+
+static void svm_vmcb12_map_init(struct svm_vmcb12_map *m, gpa_t gpa)
+{
+	m->vmcb12 = NULL;
+	m->gpa = gpa;
+	m->gpc = NULL;
+	m->copied = false;
+	m->map.hva = NULL;
 }
 
 static int svm_vmcb12_map_once(struct kvm_vcpu *vcpu, struct svm_vmcb12_map *m)
@@ -163,7 +172,7 @@ int svm_vmcb12_begin_vmrun(struct kvm_vcpu *vcpu, gpa_t gpa,
 	struct vmcb *page;
 	int ret;
 
-	*m = (struct svm_vmcb12_map) { .gpa = gpa };
+	svm_vmcb12_map_init(m, gpa);
 
 	ctx = svm_context_load(vcpu, gpa);
 	if (ctx && copy) {
@@ -244,7 +253,7 @@ int svm_vmcb12_begin_vmexit(struct kvm_vcpu *vcpu, gpa_t gpa,
 {
 	struct svm_nested_context *ctx;
 
-	*m = (struct svm_vmcb12_map) { .gpa = gpa };
+	svm_vmcb12_map_init(m, gpa);
 
 	ctx = svm_context_load(vcpu, gpa);
 	if (ctx) {
