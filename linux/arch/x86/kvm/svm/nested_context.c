@@ -87,11 +87,16 @@ static void svm_context_clear(struct kvm_vcpu *vcpu, gpa_t vmcb12_gpa)
  * The page at @gpa if it is mapped, with the cache locked; NULL otherwise, and
  * not locked.  Readers in interrupts don't exist for these caches, so interrupts
  * stay on.
+ *
+ * This is what kvm_gpc_check() comes to for a whole page at a known address: a
+ * cache is valid only while it is active and has a host address.
  */
-static void *context_page_trylock(struct gfn_to_pfn_cache *gpc, gpa_t gpa)
+static __always_inline void *context_page_trylock(struct gfn_to_pfn_cache *gpc,
+						  gpa_t gpa)
 {
 	read_lock(&gpc->lock);
-	if (likely(gpc->gpa == gpa && kvm_gpc_check(gpc, PAGE_SIZE)))
+	if (likely(gpc->valid && gpc->gpa == gpa &&
+		   gpc->generation == kvm_memslots(gpc->kvm)->generation))
 		return gpc->khva;
 	read_unlock(&gpc->lock);
 	return NULL;
