@@ -72,7 +72,7 @@ static struct kvm_nested_context *alloc(struct kvm_vcpu *vcpu)
 	others(AT_LOCK);
 	if (!rnd(failures))
 		return NULL;
-	c = calloc(1, sizeof(*c));
+	c = kzalloc(sizeof(*c), GFP_KERNEL);
 	c->holder = -1;
 	live++;
 	return &c->base;
@@ -94,7 +94,7 @@ static void release(struct kvm_nested_context *ctx)
 	might_sleep();
 	others(AT_LOCK);
 	live--;
-	free(container_of(ctx, struct context, base));
+	kfree(container_of(ctx, struct context, base));
 }
 
 static struct kvm_x86_nested_ops ops = {

@@ -184,8 +184,9 @@ static int m_load(int v, gpa_t gpa, bool no_memory, int *how)
 	ctx->user = v;
 	m.new += *how == KVM_NESTED_CONTEXT_NEW;
 	m.recycle += *how == KVM_NESTED_CONTEXT_RECYCLED;
-	if (*how == KVM_NESTED_CONTEXT_HIT && ++vcpu->hits_unseen == 64) {
-		m.reuse += 64;
+	if (*how == KVM_NESTED_CONTEXT_HIT &&
+	    ++vcpu->hits_unseen == NESTED_REUSE_BATCH) {
+		m.reuse += NESTED_REUSE_BATCH;
 		vcpu->hits_unseen = 0;
 	}
 	return c;
@@ -242,7 +243,7 @@ static struct kvm_nested_context *alloc(struct kvm_vcpu *vcpu)
 	might_sleep();
 	if (no_memory)
 		return NULL;
-	c = calloc(1, sizeof(*c));
+	c = kzalloc(sizeof(*c), GFP_KERNEL);
 	c->number = allocated++;
 	return &c->base;
 }
@@ -258,7 +259,7 @@ static void release(struct kvm_nested_context *ctx)
 {
 	might_sleep();
 	freed++;
-	free(container_of(ctx, struct context, base));
+	kfree(container_of(ctx, struct context, base));
 }
 
 static struct kvm_x86_nested_ops ops = {
@@ -359,7 +360,7 @@ static void init_table(bool fails)
 static void life(unsigned long end)
 {
 	static const int ratios[] = { 0, 1, 1, 2, 3, 8, 8, 8, 30 };
-	int blocks, failures;
+	int blocks, failures, puts;
 
 	memset(&m, 0, sizeof(m));
 	memset(&kvm, 0, sizeof(kvm));
@@ -369,6 +370,7 @@ static void life(unsigned long end)
 	add_vcpu();
 	blocks = 1 + rnd(rnd(2) ? 20 : 3 * (m.ratio + 1) * MAX_VCPUS);
 	failures = rnd(3) ? 1000 : 3;
+	puts = rnd(2) ? 1 : 1000;
 
 	for (; step < end; step++) {
 		int v = rnd(m.vcpus), what = rnd(1000);
@@ -401,7 +403,8 @@ static void life(unsigned long end)
 			last = vcpus[v].arch.nested.last;
 			load(v, last ? last->gpa : gpa);
 		} else if (what < 970) {
-			put(v);
+			if (!rnd(puts))
+				put(v);
 		} else if (what < 980) {
 			m.vcpu[v].smm = vcpus[v].arch.smm = !rnd(3);
 		} else if (what < 985) {

@@ -188,32 +188,37 @@ static void statistics(void **state)
 	vm_free(vm);
 }
 
-/* A vCPU adds its hits to the VM's 64 at a time, and when it is put. */
+/*
+ * A vCPU adds its hits to the VM's in batches, and when it is put: what both
+ * have is every hit once.
+ */
 static void reuse_batch(void **state)
 {
+	const long batch = NESTED_REUSE_BATCH;
 	struct vm *vm = vm_make_nested(8, 1);
 	struct kvm_vcpu *v = vm->vcpus[0];
 	atomic64_t *reuse = &vm->kvm.stat.nested_context_reuse;
-	int i;
+	long hits, i;
 
 	(void)state;
 	visit(v, GPA(0));
 	visit(v, GPA(1));
-	for (i = 1; i <= 300; i++) {
-		assert_int_equal(visit(v, GPA(i % 2 ? 0 : 1)), HIT);
-		assert_int_equal(atomic64_read(reuse), i / 64 * 64);
+	for (hits = 1; hits <= 5 * batch / 2; hits++) {
+		assert_int_equal(visit(v, GPA(!(hits % 2))), HIT);
+		assert_int_equal(atomic64_read(reuse), hits / batch * batch);
 	}
+	hits--;
 	kvm_nested_context_vcpu_put(v);
-	assert_int_equal(atomic64_read(reuse), 300);
+	assert_int_equal(atomic64_read(reuse), hits);
 	kvm_nested_context_vcpu_put(v);
-	assert_int_equal(atomic64_read(reuse), 300);
+	assert_int_equal(atomic64_read(reuse), hits);
 
 	/* The batch counts from the put. */
-	for (i = 1; i < 64; i++)
-		visit(v, GPA(i % 2 ? 0 : 1));
-	assert_int_equal(atomic64_read(reuse), 300);
-	visit(v, GPA(1));
-	assert_int_equal(atomic64_read(reuse), 364);
+	for (i = 1; i < batch; i++)
+		assert_int_equal(visit(v, GPA(!(i % 2))), HIT);
+	assert_int_equal(atomic64_read(reuse), hits);
+	assert_int_equal(visit(v, GPA(!(i % 2))), HIT);
+	assert_int_equal(atomic64_read(reuse), hits + batch);
 	vm_free(vm);
 }
 

@@ -87,7 +87,7 @@ static struct kvm_nested_context *alloc(struct kvm_vcpu *vcpu)
 	stagger(AT_EXCHANGE);
 	if (!rnd(failures))
 		return NULL;
-	c = calloc(1, sizeof(*c));
+	c = kzalloc(sizeof(*c), GFP_KERNEL);
 	__atomic_fetch_add(&live, 1, __ATOMIC_RELAXED);
 	return &c->base;
 }
@@ -106,7 +106,7 @@ static void release(struct kvm_nested_context *ctx)
 {
 	might_sleep();
 	__atomic_fetch_sub(&live, 1, __ATOMIC_RELAXED);
-	free(container_of(ctx, struct context, base));
+	kfree(container_of(ctx, struct context, base));
 }
 
 static struct kvm_x86_nested_ops ops = {
@@ -166,7 +166,7 @@ static void clear(struct vcpu *v, gpa_t gpa)
 
 static struct vcpu *new_vcpu(int id)
 {
-	struct vcpu *v = calloc(1, sizeof(*v));
+	struct vcpu *v = kzalloc(sizeof(*v), GFP_KERNEL);
 
 	v->kvm.kvm = &kvm;
 	v->kvm.vcpu_id = id;
@@ -182,7 +182,7 @@ static void teardown(struct place *p)
 	check(!v->held);
 	kvm_nested_context_vcpu_put(&v->kvm);
 	p->vcpu = new_vcpu(v->kvm.vcpu_id);
-	free(v);
+	kfree(v);
 }
 
 /* The bound, as who holds the lock sees it. */
@@ -303,7 +303,7 @@ static void round_of_threads(void)
 	}
 	kvm_nested_context_table_destroy(&kvm);
 	for (i = 0; i < vcpus; i++)
-		free(places[i].vcpu);
+		kfree(places[i].vcpu);
 
 	check(!live);
 	check(!stand_in_allocated);

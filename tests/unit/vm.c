@@ -30,7 +30,7 @@ static struct kvm_nested_context *vendor_alloc(struct kvm_vcpu *vcpu)
 		vendor.fail_allocs--;
 		return NULL;
 	}
-	c = calloc(1, sizeof(*c));
+	c = kzalloc(sizeof(*c), GFP_KERNEL);
 	assert_non_null(c);
 	vendor.allocs++;
 	return &c->base;
@@ -40,7 +40,7 @@ static void vendor_free(struct kvm_nested_context *ctx)
 {
 	might_sleep();
 	vendor.frees++;
-	free(context_of(ctx));
+	kfree(context_of(ctx));
 }
 
 static void vendor_reset(struct kvm_nested_context *ctx)
@@ -66,7 +66,7 @@ int forget(void **state)
 	memset(&vendor, 0, sizeof(vendor));
 	memset(&stand_in_trace, 0, sizeof(stand_in_trace));
 	stand_in_hook = NULL;
-	stand_in_locks_held = 0;
+	stand_in_atomic = 0;
 	stand_in_no_memory = false;
 	stand_in_allocated = 0;
 	vendor_ops = (struct kvm_x86_nested_ops){
@@ -80,7 +80,7 @@ int forget(void **state)
 
 struct kvm_vcpu *vm_add_vcpu(struct vm *vm)
 {
-	struct kvm_vcpu *vcpu = calloc(1, sizeof(*vcpu));
+	struct kvm_vcpu *vcpu = kzalloc(sizeof(*vcpu), GFP_KERNEL);
 
 	assert_non_null(vcpu);
 	assert_in_range(vm->nr_vcpus, 0, MAX_VCPUS - 1);
@@ -93,13 +93,13 @@ struct kvm_vcpu *vm_add_vcpu(struct vm *vm)
 
 void vcpu_free(struct vm *vm, int i)
 {
-	free(vm->vcpus[i]);
+	kfree(vm->vcpus[i]);
 	vm->vcpus[i] = NULL;
 }
 
 struct vm *vm_make(unsigned int ratio, int nr_vcpus)
 {
-	struct vm *vm = calloc(1, sizeof(*vm));
+	struct vm *vm = kzalloc(sizeof(*vm), GFP_KERNEL);
 
 	assert_non_null(vm);
 	kvm_nested_context_init_vm(&vm->kvm);
@@ -126,8 +126,8 @@ void vm_free(struct vm *vm)
 	assert_int_equal(vendor.allocs, vendor.frees);
 	assert_int_equal(stand_in_allocated, 0);
 	for (i = 0; i < vm->nr_vcpus; i++)
-		free(vm->vcpus[i]);
-	free(vm);
+		kfree(vm->vcpus[i]);
+	kfree(vm);
 }
 
 bool in_use(struct kvm_nested_context *ctx)

@@ -32,7 +32,10 @@ struct kvm_arch {
 struct kvm {
 	struct kvm_arch arch;
 	atomic_t online_vcpus;
+	/* In the kernel there is a lot in between: other cache lines. */
+	char arch_is_apart[256];
 	struct kvm_vm_stat stat;
+	char stat_is_apart[256];
 };
 
 struct kvm_vcpu_arch {

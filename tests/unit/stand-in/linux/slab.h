@@ -3,12 +3,30 @@
 #define STAND_IN_SLAB_H
 
 #include <stdlib.h>
+#include <string.h>
 
+#include <linux/cache.h>
 #include <linux/overflow.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
 
 #define GFP_KERNEL_ACCOUNT GFP_KERNEL
+
+/* Aligned as the kernel's is for anything that is not tiny. */
+static inline void *kzalloc(size_t size, gfp_t gfp)
+{
+	void *p;
+
+	(void)gfp;
+	if (posix_memalign(&p, SMP_CACHE_BYTES, size))
+		return NULL;
+	return memset(p, 0, size);
+}
+
+static inline void kfree(void *p)
+{
+	free(p);
+}
 
 #ifdef STAND_IN_BARE
 

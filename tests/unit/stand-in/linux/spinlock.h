@@ -15,7 +15,7 @@
 typedef struct {
 	int locked;
 #ifndef STAND_IN_BARE
-	const void *holder; /* its stand_in_locks_held */
+	const void *holder; /* its &stand_in_atomic */
 #endif
 } spinlock_t;
 
@@ -30,7 +30,7 @@ static inline void spin_lock(spinlock_t *lock)
 
 	stand_in_point(AT_LOCK);
 #ifndef STAND_IN_BARE
-	if (READ_ONCE(lock->holder) == &stand_in_locks_held)
+	if (READ_ONCE(lock->holder) == &stand_in_atomic)
 		stand_in_fail("spinlock taken twice by one thread");
 #endif
 	while (__atomic_exchange_n(&lock->locked, 1, __ATOMIC_ACQUIRE)) {
@@ -41,17 +41,17 @@ static inline void spin_lock(spinlock_t *lock)
 		}
 	}
 #ifndef STAND_IN_BARE
-	WRITE_ONCE(lock->holder, &stand_in_locks_held);
-	stand_in_locks_held++;
+	WRITE_ONCE(lock->holder, &stand_in_atomic);
+	stand_in_atomic++;
 #endif
 }
 
 static inline void spin_unlock(spinlock_t *lock)
 {
 #ifndef STAND_IN_BARE
-	if (READ_ONCE(lock->holder) != &stand_in_locks_held)
+	if (READ_ONCE(lock->holder) != &stand_in_atomic)
 		stand_in_fail("spinlock released by a thread without it");
-	stand_in_locks_held--;
+	stand_in_atomic--;
 	WRITE_ONCE(lock->holder, NULL);
 #endif
 	__atomic_store_n(&lock->locked, 0, __ATOMIC_RELEASE);
@@ -61,21 +61,23 @@ static inline void spin_unlock(spinlock_t *lock)
 #ifdef STAND_IN_BARE
 #define lockdep_assert_held(lock) ((void)(lock))
 #define might_sleep() ((void)0)
+#define preempt_disable() ((void)0)
+#define preempt_enable() ((void)0)
 #else
-#define lockdep_assert_held(lock)                                      \
-	do {                                                           \
-		if (READ_ONCE((lock)->holder) != &stand_in_locks_held) \
-			stand_in_fail(#lock " is not held");           \
+#define lockdep_assert_held(lock)                                  \
+	do {                                                       \
+		if (READ_ONCE((lock)->holder) != &stand_in_atomic) \
+			stand_in_fail(#lock " is not held");       \
 	} while (0)
-#define might_sleep()                                                    \
-	do {                                                             \
-		if (stand_in_locks_held)                                 \
-			stand_in_fail("may sleep with a spinlock held"); \
+#define might_sleep()                                              \
+	do {                                                       \
+		if (stand_in_atomic)                               \
+			stand_in_fail("sleeps where it must not"); \
 	} while (0)
+#define preempt_disable() ((void)stand_in_atomic++)
+#define preempt_enable() ((void)stand_in_atomic--)
 #endif
 
 #define lockdep_assert_preemption_enabled() might_sleep()
-#define preempt_disable() ((void)0)
-#define preempt_enable() ((void)0)
 
 #endif

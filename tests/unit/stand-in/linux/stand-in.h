@@ -31,8 +31,8 @@ _Noreturn void stand_in_fail(const char *what);
 /* Called by the thread that set it, at every point it passes. */
 extern _Thread_local void (*stand_in_hook)(enum stand_in_point p);
 
-/* Spinlocks that this thread holds. */
-extern _Thread_local int stand_in_locks_held;
+/* Spinlocks that this thread holds, and times that it disabled preemption. */
+extern _Thread_local int stand_in_atomic;
 
 /* kvzalloc() fails while this is set. */
 extern _Thread_local bool stand_in_no_memory;
@@ -42,14 +42,14 @@ extern long stand_in_allocated;
 
 static inline void stand_in_point(enum stand_in_point p)
 {
-	int held = stand_in_locks_held;
+	int held = stand_in_atomic;
 
 	if (!stand_in_hook)
 		return;
 	/* Somebody else runs, who does not hold what this one holds. */
-	stand_in_locks_held = 0;
+	stand_in_atomic = 0;
 	stand_in_hook(p);
-	stand_in_locks_held = held;
+	stand_in_atomic = held;
 }
 
 #endif
