@@ -28,10 +28,12 @@ emulator_run()
 	[ -z "$icount" ] || count=(-icount shift=0)
 	# One thread for all CPUs: with a thread each, QEMU 7.2 loses track of code
 	# that the guest kernel patches (int3 oopses on the stock kernel).
+	# shellcheck disable=SC2086 # LAB_QEMU_ARGS: what a person debugging adds
 	exec qemu-system-x86_64 -nodefaults -no-user-config -no-reboot \
-		-display none -monitor none \
+		-display none \
 		-accel tcg,thread=single "${count[@]}" -cpu EPYC,+svm,+npt \
 		-smp "$cpus" -m "$machine_mem" \
 		-kernel "$VMLINUZ" -initrd "$initrd" -append "$cmdline" \
-		-serial "file:$console" -serial "file:$results"
+		-serial "file:$console" -serial "file:$results" \
+		${LAB_QEMU_ARGS:-}
 }

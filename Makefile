@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0
+# Every target does its own set-up and picks up where an earlier run stopped.
+# What is built or fetched goes under out/; downloads are kept in the user's
+# cache directory.
+
+MAKEFLAGS += --no-print-directory
+export OUT ?= $(CURDIR)/out
+
+.PHONY: help
+help:	## this list (default)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s@
+
+.PHONY: setup
+setup:	## install the host packages that are missing (apt)
+	@lab/setup
+
+.PHONY: fetch
+fetch: setup	## newest kernel image, headers and source that apt offers
+	@lab/fetch
+
+.PHONY: modules
+modules: setup	## KVM's modules with nested contexts
+	@lab/modules
+
+.PHONY: selftests
+selftests: setup	## KVM selftests, ours and the kernel's nested ones
+	@lab/selftests
+
+.PHONY: demo
+demo: setup	## stock beside patched: switching cost, and a real L1 with 16 L2 VMs
+	@lab/demo
+
+.PHONY: test
+test: setup	## all tests (prove): checks, unit tests, tests in the lab
+	@lab/test
+
+.PHONY: unit
+unit: setup	## the table in user space, with sanitizers
+	@lab/test tests/unit
+
+.PHONY: check
+check: setup	## checkpatch, sparse, W=1, shellcheck
+	@lab/test tests/check.t
+
+.PHONY: bench
+bench: setup	## the table in user space, timed beside one with a spinlock
+	@$(MAKE) -C bench run
+
+.PHONY: clean
+clean:	## remove out/
+	rm -rf $(OUT)
+
+.PHONY: distclean
+distclean: clean	## remove out/ and the cached downloads
+	rm -rf $${XDG_CACHE_HOME:-$$HOME/.cache}/nested-contexts

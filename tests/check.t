@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# What the kernel's own tools and shellcheck say of our files: nothing.
+# shellcheck source=tests/lab/lib.sh
+. "$(dirname "$0")/lab/lib.sh"
+cd "$top"
+# shellcheck source=lab/common.sh
+. lab/common.sh
+load_kernel
+lab/tree >&2
+
+# quiet WHAT COMMAND...: the command succeeds and prints nothing
+quiet()
+{
+	local what=$1 said rc=0
+	shift
+
+	said=$("$@" 2>&1) || rc=$?
+	is "$rc-${said:+said}" 0- "$what"
+	[ -z "$said" ] || printf '#   %s\n' "${said//$'\n'/$'\n'#   }"
+}
+
+# tracked PATTERN...: our files, those not yet committed included
+tracked()
+{
+	git ls-files --cached --others --exclude-standard -- "$@" | sort
+}
+
+# Our own files come by other ways than mail, MAINTAINERS is not ours to change.
+checkpatch=("$TREE/stock/scripts/checkpatch.pl" --root="$TREE/stock" --quiet
+	    --no-summary --no-signoff --ignore FILE_PATH_CHANGES)
+# What is wrong only inside the kernel: programs have no u8, and may stand in
+# for what the kernel's headers define.
+user_space=NEW_TYPEDEFS,MEMORY_BARRIER,MACRO_ARG_UNUSED,SIZEOF_ADDRESS
+trace_macros=PARENTHESIS_ALIGNMENT,OPEN_ENDED_LINE
+
+while read -r file; do
+	quiet "checkpatch $file" "${checkpatch[@]}" --strict --file "$file"
+done < <(tracked 'linux/*.[ch]')
+while read -r file; do
+	quiet "checkpatch $file" "${checkpatch[@]}" --ignore "$user_space" --file "$file"
+done < <(tracked '*.[ch]' ':!linux')
+while read -r file; do
+	# The tracing macros are not written as function calls are.
+	tracing=()
+	! grep -q '^+TRACE_EVENT' "$file" || tracing=(--ignore "$trace_macros")
+	# From a pipe: it takes a file that git knows for source, not for a patch.
+	quiet "checkpatch $file" "${checkpatch[@]}" "${tracing[@]}" --strict - <"$file"
+done < <(tracked 'patches/*.patch')
+while read -r file; do
+	quiet "kernel-doc $file" "$TREE/stock/scripts/kernel-doc" -none -Wall "$file"
+done < <(tracked 'linux/arch/*.[ch]')
+
+quiet "our kernel files compile clean with W=1 and sparse" lab/modules --check
+
+# Symbolic links are left out: what they name is looked at once.
+mapfile -t scripts < <(tracked | while read -r file; do
+	[ -L "$file" ] || ! head -n 1 "$file" | grep -qE '^#!.*[/ ](ba|da)?sh( |$)' || echo "$file"
+done)
+quiet "shellcheck of ${#scripts[@]} scripts" shellcheck "${scripts[@]}" \
+	lab/common.sh lab/emulator/*.sh tests/lab/lib.sh
+quiet "every file says its licence" sh -c '
+	git ls-files --cached --others --exclude-standard |
+	grep -E "\.([chS]|sh|py|t)$|^lab/[a-z]*$|Makefile$" | xargs grep -L SPDX-License-Identifier: |
+	grep -v -e "^lab/packages$" -e "^lab/splats$" || :'
+echo "1..$count"
