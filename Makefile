@@ -44,7 +44,7 @@ check: setup	## checkpatch, sparse, W=1, shellcheck
 
 .PHONY: bench
 bench: setup	## the table in user space, timed beside one with a spinlock
-	@$(MAKE) -C bench run
+	@bench/table
 
 .PHONY: clean
 clean:	## remove out/

@@ -7,6 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 
 job=$("$lab/job" stock-tests)
+"$lab/initramfs" >&2
 for kvm in stock patched; do
 	boot "stock-tests-$kvm" --kvm $kvm --cpus 2 --time-limit 300 "$job" &
 	pids+=($!)
