@@ -366,13 +366,12 @@ static double scaling_bound(void)
 
 static int tap(void)
 {
-	bool hit = false, scales = false, enough, idle;
+	bool hit = false, scales = false, enough;
 	int i;
 
 	for (i = 0; i < ATTEMPTS && !(hit && scales); i++) {
 		measure();
 		enough = result.rounds == WANTED;
-		idle = result.scaling[APART] >= FULL_SCALING;
 		printf("# %d rounds, %d parts of them disturbed by other work and done again%s\n"
 		       "# 1 thread: a hit %.1f ns, with one lock %.1f ns\n"
 		       "# 2 threads / 1 thread: %.2f, with one lock %.2f, with nothing shared %.2f\n",
@@ -382,9 +381,10 @@ static int tap(void)
 		       result.scaling[LOCKLESS], result.scaling[LOCKED],
 		       result.scaling[APART]);
 		hit = enough && result.hit_ratio <= MAX_HIT_RATIO;
-		/* A busy machine has all its attempts to become idle. */
-		scales = enough && (idle || i == ATTEMPTS - 1) &&
-			 result.scaling[LOCKLESS] >= scaling_bound();
+		/* Less will do only if the machine gave no more all along. */
+		scales = enough && result.scaling[LOCKLESS] >=
+					   (i < ATTEMPTS - 1 ? MIN_SCALING :
+							       scaling_bound());
 		if (nr_cpus < 2)
 			scales = true;
 	}
