@@ -3,8 +3,8 @@
  * The L2 of svm_nested_context_test, and the L1 that checks it.
  *
  * Every L2 has state of its own in each place that a nested switch touches:
- * all general purpose registers and flags, CR2, the MSRs that VMLOAD and
- * VMSAVE move, table limits, its private page, and an MSR permission map like
+ * all general purpose registers and flags, CR2, DR6, DR7, the MSRs that VMLOAD
+ * and VMSAVE move, table limits, its private page, and an MSR permission map like
  * no other's.  In each round L1 gives all of it new values, L2 notes what it
  * got and answers with values of its own, and L1 checks both sides.  A value
  * is a hash of who, when and what, so one that strays is seen.
@@ -65,6 +65,7 @@ struct l2_state {
 	u32 id;
 	u32 round;
 	u32 accesses;			/* MSRs that L2 tries in a round */
+	u32 map;			/* number of its MSR permission map */
 	u16 intercepts;			/* two bits an MSR, as in the map */
 	u32 last_cpu;
 	bool clean;			/* use clean bits, as a real L1 does */
@@ -206,26 +207,35 @@ static void l2_main(struct l2_private *p)
 	}
 }
 
-/* Writes L2's whole MSR permission map, from two intercept bits an MSR. */
-static void l2_set_intercepts(struct l2_state *l2, u16 intercepts)
+/*
+ * Gives L2 one of 64 MSR permission maps: one MSR is intercepted whole, another
+ * for writing.
+ */
+static void l2_set_map(struct l2_state *l2, u32 nr)
 {
 	u32 i, byte, shift;
 
-	l2->intercepts = intercepts;
+	l2->map = nr;
+	l2->intercepts = 3 << nr % 8 * 2 | 2 << nr / 8 % 8 * 2;
 	for (i = 0; i < L2_NR_MSRS; i++) {
 		byte = (l2_msrs[i] & 0x1fff) / 4;
 		if (l2_msrs[i] >= 0xc0000000)
 			byte += 0x800;
 		shift = l2_msrs[i] % 4 * 2;
 		l2->v.msrpm[byte] &= ~(3 << shift);
-		l2->v.msrpm[byte] |= (intercepts >> 2 * i & 3) << shift;
+		l2->v.msrpm[byte] |= (l2->intercepts >> 2 * i & 3) << shift;
 	}
 }
 
-/* One MSR is intercepted whole, another for writing: 64 different maps. */
-static u16 l2_default_intercepts(u32 id)
+/* The breakpoints that hit, and the bits of DR7 that do nothing. */
+static u64 l2_dr6(u32 id)
 {
-	return 3 << id % 8 * 2 | 2 << id / 8 % 8 * 2;
+	return 0xffff0ff0 | (id & 0xf);
+}
+
+static u64 l2_dr7(u32 id)
+{
+	return 0x400 | (id & 3) << 8;
 }
 
 static void l2_init(u32 i, bool npt, bool clean, u32 accesses)
@@ -244,12 +254,14 @@ static void l2_init(u32 i, bool npt, bool clean, u32 accesses)
 
 	memset(l2->v.private, 0, PAGE_SIZE);
 	memset(l2->v.msrpm, 0xff, L2_MSRPM_PAGES * PAGE_SIZE);
-	l2_set_intercepts(l2, l2_default_intercepts(i));
+	l2_set_map(l2, i);
 	l2_init_vmcb(&l2->v, l2_main, (u64)l2->v.private + L2_STACK_TOP - 8, npt);
 
 	vmcb = l2->v.vmcb;
 	vmcb->save.gdtr.limit = 0x100 + i;
 	vmcb->save.idtr.limit = 0xe00 + i;
+	vmcb->save.dr6 = l2_dr6(l2->id);
+	vmcb->save.dr7 = l2_dr7(l2->id);
 	l2->v.gpr[L2_RDI] = (u64)l2->p;
 	l2->p->id = l2->id;
 	for (m = 0; m < L2_NR_MSRS; m++) {
@@ -259,16 +271,20 @@ static void l2_init(u32 i, bool npt, bool clean, u32 accesses)
 }
 
 /*
- * A round's MSR accesses: first the two that this L2's map singles out, then
- * one that changes from round to round.  Even steps read, odd ones write.
+ * A round's MSR accesses: first the two that L2's map as it is now singles out,
+ * then one that changes from round to round.  Even steps read, odd ones write.
+ *
+ * That the map's own bits are tried each time matters: a stale map shows only
+ * where it lets pass what it should not.  Where it forbids too much, L0 asks
+ * L1's map again at the exit and nobody sees.
  */
 static u32 l2_access(struct l2_state *l2, u32 k)
 {
 	switch (k) {
 	case 0:
-		return (l2->id - 1) % 8;
+		return l2->map % 8;
 	case 1:
-		return (l2->id - 1) / 8 % 8;
+		return l2->map / 8 % 8;
 	default:
 		return (l2->id + l2->round) % 8;
 	}
@@ -347,6 +363,12 @@ static void l2_prepare(struct l2_state *l2)
 	}
 	l2->round++;
 
+	/* KVM loses DR7 when it saves and restores a vCPU that is in L2. */
+	if (vmcb->save.dr7 != l2_dr7(l2->id)) {
+		vmcb->save.dr7 = l2_dr7(l2->id);
+		l2->last_cpu = -1;
+	}
+
 	msr = l2->round % L2_NR_MSRS;
 	l2->msr[msr] = l2_msr_value(msr, l2_value(l2->id, l2->round, msr, TO_MSR));
 	*l2_msr_in_vmcb(vmcb, msr) = l2->msr[msr];
@@ -402,6 +424,9 @@ static void l2_check(struct l2_state *l2)
 	GUEST_ASSERT_EQ(vmcb->save.rflags & L2_FLAGS_MASK,
 			l2_flags(l2->id, l2->round, TO_L1) & L2_FLAGS_MASK);
 	GUEST_ASSERT_EQ(vmcb->save.cr2, ~vmcb->save.rax);
+	GUEST_ASSERT_EQ(vmcb->save.dr6, l2_dr6(l2->id));
+	if (!p->pause)
+		GUEST_ASSERT_EQ(vmcb->save.dr7, l2_dr7(l2->id));
 	GUEST_ASSERT_EQ(p->gdt_limit, 0x100 + l2->id - 1);
 	GUEST_ASSERT_EQ(p->idt_limit, 0xe00 + l2->id - 1);
 	GUEST_ASSERT_EQ(vmcb->save.gdtr.limit, 0x100 + l2->id - 1);

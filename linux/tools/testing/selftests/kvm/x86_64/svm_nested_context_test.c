@@ -336,7 +336,7 @@ static void all_vcpus(l1_fn fn, u64 a, u64 b, u64 c)
 /* arg: number of L2s, steps.  Takes any L2 that no other vCPU runs just now. */
 static u64 l1_run_free_l2s(u32 cpu, u64 *arg)
 {
-	struct guest_random_state random = new_guest_random_state(cpu);
+	struct guest_random_state random = new_guest_random_state(cpu + 1);
 	struct l2_state *l2;
 	u64 n;
 

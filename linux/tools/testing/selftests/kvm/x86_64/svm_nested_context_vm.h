@@ -128,13 +128,13 @@ static u64 l1_try_vmsave(u32 cpu, u64 *arg)
 	return kvm_asm_safe("vmsave %%rax", "a"(arg[0]));
 }
 
-/* arg: first L2, number, what to add to the number that selects the map */
+/* arg: first L2, number, what to add to its number for that of its map */
 static u64 l1_change_maps(u32 cpu, u64 *arg)
 {
 	u64 i;
 
 	for (i = arg[0]; i < arg[0] + arg[1]; i++)
-		l2_set_intercepts(&l2s[i], l2_default_intercepts(i + arg[2]));
+		l2_set_map(&l2s[i], i + arg[2]);
 	return 0;
 }
 
