@@ -224,6 +224,25 @@ static void any_key(void **state)
 	vm_free(vm);
 }
 
+/* So many kinds at one address that some share a bucket. */
+static void many_kinds(void **state)
+{
+	struct vm *vm = vm_make_nested(100, 1);
+	struct kvm_vcpu *v = vm->vcpus[0];
+	struct kvm_nested_context *ctx[100];
+	int i;
+
+	(void)state;
+	for (i = 0; i < 100; i++)
+		ctx[i] = assert_load(v, GPA(0) + i, NEW);
+	for (i = 0; i < 100; i++) {
+		assert_ptr_equal(kvm_nested_context_find(v, GPA(0) + i),
+				 ctx[i]);
+		assert_ptr_equal(assert_load(v, GPA(0) + i, HIT), ctx[i]);
+	}
+	vm_free(vm);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -237,6 +256,7 @@ int main(void)
 		test(smm_reentry),
 		test(ratio_0),
 		test(any_key),
+		test(many_kinds),
 	};
 
 	return run_tap(tests);

@@ -7,11 +7,11 @@
 
 #include <linux/atomic.h>
 #include <linux/bits.h>
+#include <linux/kconfig.h>
 #include <linux/kernel.h>
+#include <linux/kvm_types.h>
 #include <linux/slab.h>
 #include <linux/types.h>
-
-typedef u64 gpa_t;
 
 #include <asm/kvm_nested.h>
 

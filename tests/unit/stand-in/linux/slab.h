@@ -11,6 +11,8 @@
 #include <linux/types.h>
 
 #define GFP_KERNEL_ACCOUNT GFP_KERNEL
+#define __GFP_NORETRY 0
+#define __GFP_NOWARN 0
 
 /* Aligned as the kernel's is for anything that is not tiny. */
 static inline void *kzalloc(size_t size, gfp_t gfp)
