@@ -61,7 +61,7 @@ run_step()
 		done
 		printf '\r'
 	fi
-	wait "$STEP_PID" || rc=$?
+	{ wait "$STEP_PID"; } 2>/dev/null || rc=$?
 	STEP_PID=
 	printf '%s  %s%s\n' "$(elapsed $((SECONDS - start)))" "$title" \
 		"$([ $rc = 0 ] || printf ': failed')"

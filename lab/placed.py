@@ -1,30 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0
 """Refuses a patch that patch(1) put into another function than it names.
 
-usage: placed.py PATCH LOG, in the tree just after the patch was applied; LOG is
-what patch(1) printed. A hunk names its function after the second "@@". One that
-went in at an offset must still be inside it: twins of a few lines are common in
+usage: placed.py PATCH LOG OLD; LOG is what patch(1) printed, OLD a directory with
+the files as they were before, for those are what hunks speak of. A hunk names its function after the second "@@" and must
+be in it, wherever patch(1) found its lines: twins of a few lines are common in
 this code (svm.c and nested.c, VMLOAD and VMSAVE) and context alone cannot tell
 them apart.
 """
+import os
 import re
 import sys
 
-HUNK = re.compile(r"^@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@ ?(.*)$")
-FILE = re.compile(r"^patching file (\S+)")
-OFFSET = re.compile(r"^Hunk #(\d+) succeeded at (\d+) \(offset ")
-FUZZ = re.compile(r"^Hunk #(\d+) succeeded at \d+.* with fuzz")
+HUNK = re.compile(r"^@@ -(\d+)(?:,\d+)? \+\d+(?:,\d+)? @@ ?(.*)$")
+MOVED = re.compile(r"^Hunk #(\d+) succeeded at \d+(.*)")
+OFFSET = re.compile(r"\(offset (-?\d+) line")
 
 
-def headings(patch):
-    """{file: [heading of each hunk, in order]}"""
+def hunks_of(patch):
+    """{file: [[line it speaks of, heading] of each hunk, in order]}"""
     found, current = {}, None
     for line in patch:
         if line.startswith("+++ "):
             name = line[4:].split("\t")[0].strip()
             current = found.setdefault(name.split("/", 1)[-1], [])
         elif current is not None and (hunk := HUNK.match(line)):
-            current.append(hunk.group(1).strip())
+            current.append([int(hunk.group(1)), hunk.group(2).strip()])
     return found
 
 
@@ -50,26 +50,33 @@ def refuse(why):
 
 
 def main():
-    patch, log = sys.argv[1:3]
+    patch, log, old = sys.argv[1:4]
     name = patch.rsplit("/", 1)[-1]
     with open(patch, encoding="utf-8", errors="replace") as text:
-        hunks = headings(text)
+        hunks = hunks_of(text)
+
+    # Only hunks that moved are in the log.
     path = None
     with open(log, encoding="utf-8", errors="replace") as text:
         for line in text:
-            if found := FILE.match(line):
-                path = found.group(1)
-            elif found := FUZZ.match(line):
-                refuse(f"{name}: hunk {found.group(1)} of {path} needs fuzz")
-            elif found := OFFSET.match(line):
-                number, at = int(found.group(1)), int(found.group(2))
-                heading = hunks[path][number - 1]
-                with open(path, encoding="utf-8", errors="replace") as source:
-                    names = enclosing(source.read().split("\n"), at)
-                if heading and not any(n.startswith(heading) for n in names):
-                    where = names[-1] if names else "the top of the file"
-                    refuse(f"{name}: hunk {number} of {path} is for "
-                           f'"{heading}" and went into "{where}"')
+            if line.startswith("patching file "):
+                path = line.split()[2]
+            elif moved := MOVED.match(line):
+                number, how = moved.groups()
+                if "fuzz" in how:
+                    refuse(f"{name}: hunk {number} of {path} needs fuzz")
+                if offset := OFFSET.search(how):
+                    hunks[path][int(number) - 1][0] += int(offset.group(1))
+
+    for path, places in hunks.items():
+        with open(os.path.join(old, path), encoding="utf-8", errors="replace") as text:
+            source = text.read().split("\n")
+        for number, (at, heading) in enumerate(places, 1):
+            names = enclosing(source, at)
+            if heading and not any(n.startswith(heading) for n in names):
+                where = names[-1] if names else "the top of the file"
+                refuse(f"{name}: hunk {number} of {path} is for "
+                       f'"{heading}" and went into "{where}"')
 
 
 main()
