@@ -26,7 +26,7 @@
 struct m_context {
 	gpa_t gpa;
 	int user; /* vCPU that uses or used it */
-	bool in_use, used, hot;
+	bool in_use, used, hot, passing;
 };
 
 struct m_vcpu {
@@ -103,7 +103,7 @@ static int m_victim(bool spare_hot)
 			return c;
 		/* A second chance: to the front, unmarked. */
 		chances--;
-		m.ctx[c].used = false;
+		m.ctx[c].used = m.ctx[c].passing = false;
 		m_take_out(c);
 		m_put_in_front(c, m.contexts - 1);
 		if (passed == NONE)
@@ -113,10 +113,16 @@ static int m_victim(bool spare_hot)
 	return passed;
 }
 
-static int m_recycle(gpa_t gpa)
+/* @last is the context that the vCPU comes from, or none. */
+static int m_recycle(int last, gpa_t gpa)
 {
-	int c = m_victim(true);
+	int c = NONE;
 
+	if (last >= 0 && m.ctx[last].passing && !m.ctx[last].used &&
+	    !m.ctx[last].in_use)
+		c = last;
+	if (c == NONE)
+		c = m_victim(true);
 	if (c == NONE)
 		c = m_victim(false);
 	if (c == NONE)
@@ -124,10 +130,11 @@ static int m_recycle(gpa_t gpa)
 	m.ctx[c].gpa = gpa;
 	m.ctx[c].used = m.ctx[c].hot = false;
 	m_take_out(c);
-	if (++m.recycled % NESTED_KEEP_INTERVAL == 0)
-		m_put_in_front(c, m.contexts - 1);
-	else
+	m.ctx[c].passing = ++m.recycled % NESTED_KEEP_INTERVAL != 0;
+	if (m.ctx[c].passing)
 		m.list[m.contexts - 1] = c;
+	else
+		m_put_in_front(c, m.contexts - 1);
 	return c;
 }
 
@@ -167,7 +174,7 @@ static int m_load(int v, gpa_t gpa, bool no_memory, int *how)
 			m.ctx[c] = (struct m_context){ .gpa = gpa };
 			m_put_in_front(c, c);
 		} else {
-			c = m_recycle(gpa);
+			c = m_recycle(vcpu->last, gpa);
 			if (c >= 0)
 				*how = KVM_NESTED_CONTEXT_RECYCLED;
 		}

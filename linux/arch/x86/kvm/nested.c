@@ -148,9 +148,11 @@ static bool nested_context_try_take(struct kvm_nested_context *ctx,
 static void nested_context_park(struct kvm_nested_context *ctx,
 				struct kvm_vcpu *vcpu)
 {
+	trace_kvm_nested_context_clear(vcpu->vcpu_id, ctx->gpa);
+
 	/* A private context is not kept: the next load tries for a real one. */
 	if (kvm_nested_context_is_private(vcpu, ctx)) {
-		WRITE_ONCE(vcpu->arch.nested.last, NULL);
+		vcpu->arch.nested.last = NULL;
 		atomic_long_set(&ctx->owner, 0);
 		return;
 	}
@@ -199,7 +201,7 @@ static void nested_context_move_on(struct kvm_vcpu *vcpu)
 
 	if (atomic_long_read(&ctx->owner) == nested_context_parked_by(vcpu))
 		WRITE_ONCE(ctx->hot, false);
-	WRITE_ONCE(vcpu->arch.nested.last, NULL);
+	vcpu->arch.nested.last = NULL;
 }
 
 /*
@@ -248,6 +250,7 @@ static void nested_context_insert(struct kvm_nested_context_table *table,
 	WRITE_ONCE(ctx->gpa, gpa);
 	WRITE_ONCE(ctx->used, false);
 	WRITE_ONCE(ctx->hot, false);
+	ctx->passing = !keep;
 	hlist_add_head_rcu(&ctx->hash, nested_context_bucket(table, gpa));
 	if (keep)
 		list_add(&ctx->lru, &table->lru);
@@ -259,7 +262,7 @@ static void nested_context_insert(struct kvm_nested_context_table *table,
  * Take the least useful idle context.  One in use, or hot if @spare_hot, stays
  * where it is in the list: it has not been found useful, it is just not to be
  * had now.  Used ones get a second chance, but only so many, for the lock is
- * held.  If every context was used, it takes the second round to find one.
+ * held.  The second round is for one that got its chance at the very front.
  */
 static struct kvm_nested_context *
 nested_context_take_victim(struct kvm_nested_context_table *table,
@@ -280,6 +283,7 @@ nested_context_take_victim(struct kvm_nested_context_table *table,
 			if (READ_ONCE(ctx->used) && chances) {
 				chances--;
 				WRITE_ONCE(ctx->used, false);
+				ctx->passing = false;
 				list_move(&ctx->lru, &table->lru);
 				continue;
 			}
@@ -290,15 +294,38 @@ nested_context_take_victim(struct kvm_nested_context_table *table,
 	return NULL;
 }
 
+/*
+ * The context that the vCPU comes from, if nothing speaks for it.  A vCPU that
+ * goes round L2s that do not fit recycles the same context all the time.  It
+ * need not search for it behind those that other vCPUs are passing through.
+ */
+static struct kvm_nested_context *
+nested_context_take_passing(struct kvm_nested_context_table *table,
+			    struct kvm_nested_context *prev,
+			    struct kvm_vcpu *vcpu)
+{
+	long old;
+
+	lockdep_assert_held(&table->lock);
+
+	if (prev && prev->passing && !READ_ONCE(prev->used) &&
+	    nested_context_try_take(prev, vcpu, &old))
+		return prev;
+	return NULL;
+}
+
 static struct kvm_nested_context *
 nested_context_recycle(struct kvm_nested_context_table *table,
+		       struct kvm_nested_context *prev,
 		       struct kvm_vcpu *vcpu, gpa_t gpa)
 {
 	struct kvm_nested_context *ctx;
 
 	lockdep_assert_held(&table->lock);
 
-	ctx = nested_context_take_victim(table, vcpu, true);
+	ctx = nested_context_take_passing(table, prev, vcpu);
+	if (!ctx)
+		ctx = nested_context_take_victim(table, vcpu, true);
 	if (!ctx)
 		ctx = nested_context_take_victim(table, vcpu, false);
 	if (!ctx)
@@ -306,6 +333,7 @@ nested_context_recycle(struct kvm_nested_context_table *table,
 
 	trace_kvm_nested_context_recycle(vcpu->vcpu_id, ctx->gpa, gpa);
 
+	/* Walkers may stand on it, see nested_context_lookup(). */
 	hlist_del_rcu(&ctx->hash);
 	list_del(&ctx->lru);
 	nested_context_insert(table, ctx, gpa,
@@ -320,6 +348,7 @@ nested_context_recycle(struct kvm_nested_context_table *table,
  */
 static struct kvm_nested_context *
 nested_context_miss(struct kvm_nested_context_table *table,
+		    struct kvm_nested_context *prev,
 		    struct kvm_vcpu *vcpu, gpa_t gpa,
 		    enum kvm_nested_context_outcome *outcome)
 {
@@ -359,7 +388,7 @@ nested_context_miss(struct kvm_nested_context_table *table,
 		nested_context_insert(table, ctx, gpa, true);
 		*outcome = KVM_NESTED_CONTEXT_NEW;
 	} else {
-		ctx = nested_context_recycle(table, vcpu, gpa);
+		ctx = nested_context_recycle(table, prev, vcpu, gpa);
 		if (ctx)
 			*outcome = KVM_NESTED_CONTEXT_RECYCLED;
 	}
@@ -407,10 +436,15 @@ static void nested_context_count(struct kvm_vcpu *vcpu,
 	}
 }
 
-/*
+/**
+ * __kvm_nested_context_vcpu_put - see kvm_nested_context_vcpu_put()
+ * @vcpu: the vCPU that leaves its CPU
+ *
  * @reuse only grows and is written only by the vCPU's task, @reuse_seen only
  * here; so it does no harm that preemption may come here in the middle of an
  * increment.
+ *
+ * Context: as there.
  */
 void __kvm_nested_context_vcpu_put(struct kvm_vcpu *vcpu)
 {
@@ -448,13 +482,13 @@ struct kvm_nested_context *kvm_nested_context_load(struct kvm_vcpu *vcpu,
 	struct kvm_vcpu_nested *nested = &vcpu->arch.nested;
 	enum kvm_nested_context_outcome outcome;
 	struct kvm_nested_context_table *table;
-	struct kvm_nested_context *ctx;
+	struct kvm_nested_context *ctx, *prev;
 
 	lockdep_assert_preemption_enabled();
 
-	ctx = nested->last;
-	if (ctx && !is_smm(vcpu) && nested_context_reenter(ctx, vcpu, gpa))
-		return ctx;
+	prev = nested->last;
+	if (prev && !is_smm(vcpu) && nested_context_reenter(prev, vcpu, gpa))
+		return prev;
 
 	nested_context_move_on(vcpu);
 
@@ -463,7 +497,8 @@ struct kvm_nested_context *kvm_nested_context_load(struct kvm_vcpu *vcpu,
 		outcome = KVM_NESTED_CONTEXT_HIT;
 		ctx = nested_context_try_hit(table, vcpu, gpa);
 		if (!ctx)
-			ctx = nested_context_miss(table, vcpu, gpa, &outcome);
+			ctx = nested_context_miss(table, prev, vcpu, gpa,
+						  &outcome);
 	} else {
 		outcome = KVM_NESTED_CONTEXT_PRIVATE;
 		ctx = NULL;
@@ -477,7 +512,7 @@ struct kvm_nested_context *kvm_nested_context_load(struct kvm_vcpu *vcpu,
 		WRITE_ONCE(ctx->used, true);
 	}
 
-	WRITE_ONCE(nested->last, ctx);
+	nested->last = ctx;
 	nested_context_count(vcpu, outcome);
 	trace_kvm_nested_context_load(vcpu->vcpu_id, gpa, outcome);
 	return ctx;
@@ -503,7 +538,6 @@ void kvm_nested_context_clear(struct kvm_vcpu *vcpu, gpa_t gpa)
 		return;
 
 	nested_context_park(ctx, vcpu);
-	trace_kvm_nested_context_clear(vcpu->vcpu_id, gpa);
 }
 EXPORT_SYMBOL_GPL(kvm_nested_context_clear);
 
@@ -544,11 +578,15 @@ EXPORT_SYMBOL_GPL(kvm_nested_context_find);
  * kvm_nested_context_init_vm - fix a new VM's ratio of contexts to vCPUs
  * @kvm: the VM
  *
+ * What a context keeps is kmap()ed for long, which would use up the few slots
+ * that there are for high memory.
+ *
  * Context: the VM is being made, nobody else knows it.
  */
 void kvm_nested_context_init_vm(struct kvm *kvm)
 {
-	kvm->arch.nested_oversub_ratio = READ_ONCE(nested_oversub_ratio);
+	if (!IS_ENABLED(CONFIG_HIGHMEM))
+		kvm->arch.nested_oversub_ratio = READ_ONCE(nested_oversub_ratio);
 }
 
 /**
@@ -586,7 +624,7 @@ int kvm_nested_context_table_init(struct kvm *kvm)
 	bits = max_t(unsigned int, order_base_2(capacity), NESTED_MIN_HASH_BITS);
 
 	table = kvzalloc(struct_size(table, hash, BIT(bits)),
-			 GFP_KERNEL_ACCOUNT);
+			 KVM_NESTED_CONTEXT_GFP);
 	if (!table)
 		return -ENOMEM;
 
@@ -621,4 +659,3 @@ void kvm_nested_context_table_destroy(struct kvm *kvm)
 		kvm_x86_ops.nested_ops->free_context(ctx);
 	kvfree(table);
 }
-EXPORT_SYMBOL_GPL(kvm_nested_context_table_destroy);

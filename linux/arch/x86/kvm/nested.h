@@ -8,6 +8,12 @@
 #include <linux/kvm_host.h>
 
 /*
+ * Nobody shall be killed for memory that only makes L1 faster: there is the
+ * private context, and the next load tries again.
+ */
+#define KVM_NESTED_CONTEXT_GFP	(GFP_KERNEL_ACCOUNT | __GFP_NORETRY | __GFP_NOWARN)
+
+/*
  * How a load was served; the order is known to the tracepoint.
  *
  * HIT:		a kept context was found

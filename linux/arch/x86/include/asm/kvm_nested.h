@@ -9,6 +9,7 @@
 #define _ASM_X86_KVM_NESTED_H
 
 #include <linux/atomic.h>
+#include <linux/kvm_types.h>
 #include <linux/list.h>
 #include <linux/types.h>
 
@@ -23,14 +24,16 @@ struct kvm_nested_context_table;
  * @used:	a load found it since the replacement last looked at it
  * @hot:	the vCPU that parked it has not moved on to another one yet, so
  *		it is likely to come back.  A hint, it may be stale.
+ * @passing:	it was recycled and is the next victim, unless it is found again;
+ *		the table's lock
  * @hash:	link in the table's bucket for @gpa
  * @lru:	link in the table's replacement list
  *
  * The vendor embeds this in a structure of its own, with the things that are
- * worth keeping.  A context is in the table from the moment it is allocated
- * until the table is destroyed; only its key changes, when it is recycled.
- * That is why lockless code may look at any context at any time: what it finds
- * may be outdated, but it is always a context.
+ * worth keeping.  Once a context is in the table, it stays until the table is
+ * destroyed; only its key changes, when it is recycled.  That is why lockless
+ * code may look at any context at any time: what it finds may be outdated, but
+ * it is always a context.
  *
  * @owner holds the vCPU that used the context last, and KVM_NESTED_IN_USE
  * while it still does.  The whole protocol is this one word:
@@ -41,7 +44,6 @@ struct kvm_nested_context_table;
  *	vCPU | IN_USE	owned.  Nobody else touches what the vendor keeps, unless
  *			that has a lock of its own.  Parking stores the word
  *			without the flag, with release ordering.
- *	0 | 0		parked, and never used by a vCPU.
  *
  * The vCPU is an identity and is never dereferenced through @owner.  If a vCPU
  * finds the word as it left it, nobody else used the context in between.
@@ -56,6 +58,7 @@ struct kvm_nested_context {
 	atomic_long_t owner;
 	bool used;
 	bool hot;
+	bool passing;
 	struct hlist_node hash;
 	struct list_head lru;
 };
@@ -65,7 +68,7 @@ struct kvm_nested_context {
 /**
  * struct kvm_vcpu_nested - a vCPU's hold on nested contexts
  * @last:	the context this vCPU uses, or the one that it parked last.
- *		NULL if there is none.  Written only by the vCPU itself.
+ *		NULL if there is none.  The vCPU's own, nobody else looks.
  * @fallback:	the vCPU's private context, used when the table has none to
  *		offer.  It is in no table and keeps nothing.
  * @reuse:	loads of this vCPU that found a kept context

@@ -24,10 +24,15 @@
  *
  * Only L0 accesses these pages, never the hardware, so nobody has to be kicked
  * out of the guest when the host takes one back.
+ *
+ * L0's writes go past the host's page tables.  So a page that L0 writes to is
+ * marked dirty when it is mapped.  The host can't clean it again, to swap it out
+ * or write it back, without a notifier event that ends the mapping.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/kvm_host.h>
+#include <linux/lockdep.h>
 #include <linux/slab.h>
 
 #include "hyperv.h"
@@ -85,8 +90,8 @@ static void svm_context_clear(struct kvm_vcpu *vcpu, gpa_t vmcb12_gpa)
 
 /*
  * The page at @gpa if it is mapped, with the cache locked; NULL otherwise, and
- * not locked.  Readers in interrupts don't exist for these caches, so interrupts
- * stay on.
+ * not locked.  Unlike Xen's caches, these have no readers in interrupts, so
+ * interrupts stay on; see context_gpc_key.
  *
  * This is what kvm_gpc_check() comes to for a whole page at a known address: a
  * cache is valid only while it is active and has a host address.
@@ -102,18 +107,30 @@ static __always_inline void *context_page_trylock(struct gfn_to_pfn_cache *gpc,
 	return NULL;
 }
 
-/* The same, but map the page if need be.  The caller owns the context. */
-static void *context_page_lock(struct gfn_to_pfn_cache *gpc, gpa_t gpa)
+/*
+ * The same, but map the page if need be, and then mark it dirty if L0 writes to
+ * it.  The caller owns the context.
+ */
+static void *context_page_lock(struct gfn_to_pfn_cache *gpc, gpa_t gpa,
+			       bool written)
 {
 	int tries = CONTEXT_MAP_TRIES;
 	void *page;
 
 	lockdep_assert_preemption_enabled();
 
-	while (!(page = context_page_trylock(gpc, gpa))) {
+	page = context_page_trylock(gpc, gpa);
+	if (likely(page))
+		return page;
+
+	while (!page) {
 		if (!tries-- || kvm_gpc_activate(gpc, gpa, PAGE_SIZE))
 			return NULL;
+		page = context_page_trylock(gpc, gpa);
 	}
+
+	if (written)
+		kvm_set_pfn_dirty(gpc->pfn);
 	return page;
 }
 
@@ -181,7 +198,8 @@ int svm_vmcb12_begin_vmrun(struct kvm_vcpu *vcpu, gpa_t gpa,
 
 	ctx = svm_context_load(vcpu, gpa);
 	if (ctx && copy) {
-		page = context_page_lock(&ctx->vmcb12, svm_context_key(gpa));
+		page = context_page_lock(&ctx->vmcb12, svm_context_key(gpa),
+					 true);
 		if (page) {
 			svm_copy_vmcb12(vcpu, copy, page);
 			context_page_unlock(&ctx->vmcb12);
@@ -203,7 +221,8 @@ int svm_vmcb12_begin_vmrun(struct kvm_vcpu *vcpu, gpa_t gpa,
  * @m: from svm_vmcb12_begin_vmrun(); the exit code and information in
  *	@m->vmcb12 are what L1 shall see
  *
- * Lets go of the context.
+ * Lets go of the context.  If the block's memory slot is gone by now, there is
+ * nobody to report to.
  *
  * Context: the vCPU's task, kvm->srcu held.  May sleep.
  */
@@ -247,7 +266,7 @@ void svm_vmcb12_end_vmrun(struct kvm_vcpu *vcpu, struct svm_vmcb12_map *m)
  * @m: filled in; @m->vmcb12 is L1's page until svm_vmcb12_end_vmexit()
  *
  * Takes the context, if @vcpu does not have it yet (after KVM_SET_NESTED_STATE
- * or SMM).
+ * or SMM).  What is to be written: APM volume 2, 15.6.
  *
  * Context: the vCPU's task, kvm->srcu held.  May sleep; but on success the
  * caller must not sleep until svm_vmcb12_end_vmexit(), for a lock is held.
@@ -263,7 +282,7 @@ int svm_vmcb12_begin_vmexit(struct kvm_vcpu *vcpu, gpa_t gpa,
 	ctx = svm_context_load(vcpu, gpa);
 	if (ctx) {
 		m->vmcb12 = context_page_lock(&ctx->vmcb12,
-					      svm_context_key(gpa));
+					      svm_context_key(gpa), true);
 		if (m->vmcb12) {
 			m->gpc = &ctx->vmcb12;
 			return 0;
@@ -304,6 +323,7 @@ void svm_vmcb12_end_vmexit(struct kvm_vcpu *vcpu, struct svm_vmcb12_map *m)
  * Uses the mapping of a context that is there already, whoever owns it; these
  * instructions may be used on blocks that are never run, and make no context.
  * The caller has yet to skip the instruction, which nothing done here affects.
+ * See APM volume 2, 15.5.2.
  *
  * Context: the vCPU's task, kvm->srcu held.  Does not sleep.
  * Return: true if it is done, false if the caller has to map the page.
@@ -370,6 +390,8 @@ void __init svm_contexts_setup(void)
  * svm_context_merge_msrpm - merge L0's and L1's MSR permission maps for L2
  * @svm: the vCPU, in guest mode
  *
+ * The map's layout: APM volume 2, 15.11.
+ *
  * Context: the vCPU's task, kvm->srcu held.  May sleep.
  * Return: true if svm->nested.msrpm is up to date, false if the caller has to
  * read L1's map itself, and see whether it can be read.
@@ -389,7 +411,7 @@ bool svm_context_merge_msrpm(struct vcpu_svm *svm)
 	for (page = 0; page < MSRPM_PAGES; page++) {
 		gpc = &ctx->msrpm[page];
 		gpa = svm->nested.ctl.msrpm_base_pa + page * PAGE_SIZE;
-		l1 = context_page_lock(gpc, gpa);
+		l1 = context_page_lock(gpc, gpa, false);
 		if (!l1)
 			return false;
 
@@ -435,7 +457,7 @@ void svm_contexts_init(struct vcpu_svm *svm)
 		return;
 
 	svm->nested.vmcb12_copy = kzalloc(sizeof(*svm->nested.vmcb12_copy),
-					  GFP_KERNEL_ACCOUNT);
+					  KVM_NESTED_CONTEXT_GFP);
 }
 
 /**
@@ -452,6 +474,18 @@ void svm_contexts_free(struct vcpu_svm *svm)
 	svm->nested.vmcb12_copy = NULL;
 }
 
+/*
+ * Locks of other caches are taken in interrupts, those of contexts are not.
+ * Tell lockdep that they are different.
+ */
+static struct lock_class_key context_gpc_key;
+
+static void context_gpc_init(struct gfn_to_pfn_cache *gpc, struct kvm *kvm)
+{
+	kvm_gpc_init(gpc, kvm);
+	lockdep_set_class(&gpc->lock, &context_gpc_key);
+}
+
 /**
  * svm_alloc_context - make a context that keeps nothing yet
  * @vcpu: a vCPU of the VM that it is for
@@ -464,13 +498,13 @@ struct kvm_nested_context *svm_alloc_context(struct kvm_vcpu *vcpu)
 	struct svm_nested_context *ctx;
 	unsigned int i;
 
-	ctx = kzalloc(sizeof(*ctx), GFP_KERNEL_ACCOUNT);
+	ctx = kzalloc(sizeof(*ctx), KVM_NESTED_CONTEXT_GFP);
 	if (!ctx)
 		return NULL;
 
-	kvm_gpc_init(&ctx->vmcb12, vcpu->kvm);
+	context_gpc_init(&ctx->vmcb12, vcpu->kvm);
 	for (i = 0; i < MSRPM_PAGES; i++)
-		kvm_gpc_init(&ctx->msrpm[i], vcpu->kvm);
+		context_gpc_init(&ctx->msrpm[i], vcpu->kvm);
 
 	return &ctx->base;
 }
