@@ -79,7 +79,8 @@ def table(version, emulator, rows):
     switching = [r for r in rows if "insns" in r]
     stock = {key(r): r for r in rows if r["l0"] == "stock"}
     print(f"\nNested contexts on Linux {version}, {emulator}\n")
-    print("Instructions per L2 round trip (median), L1 runs N L2s in a loop on one vCPU")
+    print("Instructions per L2 round trip (median, L0 with mitigations=off);\n"
+          "L1 runs N L2s in a loop on one vCPU")
     print(f"{'memory':<11}{'N':>4}{'stock':>10}{'patched':>10}{'ratio':>8}"
           f"{'maps':>7}{'patched':>9}{'hits':>9}")
     for row in (r for r in switching if r["l0"] == "patched"):
