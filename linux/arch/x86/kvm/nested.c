@@ -63,8 +63,11 @@ MODULE_PARM_DESC(nested_oversub_ratio,
 /* Used contexts that are passed over in one search for a victim. */
 #define NESTED_SECOND_CHANCES	64
 
-/* Hits that a vCPU counts by itself before it adds them to the VM's. */
-#define NESTED_REUSE_BATCH	64
+/*
+ * Hits that a vCPU counts by itself before it adds them to the VM's, which all
+ * vCPUs write.
+ */
+#define NESTED_REUSE_BATCH	1024
 
 #define NESTED_MIN_HASH_BITS	3
 #define NESTED_MAX_HASH_BITS	16

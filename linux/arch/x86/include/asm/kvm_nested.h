@@ -9,6 +9,7 @@
 #define _ASM_X86_KVM_NESTED_H
 
 #include <linux/atomic.h>
+#include <linux/cache.h>
 #include <linux/kvm_types.h>
 #include <linux/list.h>
 #include <linux/types.h>
@@ -55,12 +56,18 @@ struct kvm_nested_context_table;
  */
 struct kvm_nested_context {
 	gpa_t gpa;
-	atomic_long_t owner;
-	bool used;
-	bool hot;
 	bool passing;
 	struct hlist_node hash;
 	struct list_head lru;
+
+	/*
+	 * Written by every load and clear, where the above is written by misses
+	 * only: vCPUs that walk past this context to another one in its bucket
+	 * do not wait for the cache line.
+	 */
+	atomic_long_t owner ____cacheline_aligned_in_smp;
+	bool used;
+	bool hot;
 };
 
 #define KVM_NESTED_IN_USE	1L

@@ -428,6 +428,15 @@ static void probes_read(u64 *maps, u64 *remaps)
 	fclose(f);
 }
 
+/*
+ * The kernel frees what memunmap() leaves in large batches, and until then each
+ * memremap() searches longer: warm up until that has happened.
+ */
+static unsigned int warmup_rounds(const struct options *opt, unsigned int nr_l2)
+{
+	return DIV_ROUND_UP(opt->warmup, nr_l2);
+}
+
 static struct map_counts count_maps(const struct options *opt, unsigned int nr_l2,
 				    unsigned int nr_vcpus, enum bench_pattern pattern)
 {
@@ -437,7 +446,7 @@ static struct map_counts count_maps(const struct options *opt, unsigned int nr_l
 	double trips;
 
 	bench_init(&b, opt, nr_l2, nr_vcpus);
-	bench_run(&b, pattern, opt->warmup, false);
+	bench_run(&b, pattern, warmup_rounds(opt, nr_l2), false);
 	if (probes_add()) {
 		probes_read(&maps[0], &remaps[0]);
 		bench_run(&b, pattern, opt->rounds, false);
@@ -473,7 +482,7 @@ static void bench_cell(const struct options *opt, unsigned int nr_l2,
 	struct bench b;
 
 	bench_init(&b, opt, nr_l2, nr_vcpus);
-	bench_run(&b, pattern, opt->warmup, false);
+	bench_run(&b, pattern, warmup_rounds(opt, nr_l2), false);
 	before = nested_context_read_stats(b.vm);
 	bench_run(&b, pattern, opt->rounds, true);
 	s = nested_context_stats_sub(nested_context_read_stats(b.vm), before);
@@ -509,7 +518,8 @@ static void usage(const char *name)
 	       "  --l2 N[,N]...         L2s in the loop (default 1,2,8,9,16)\n"
 	       "  --pattern P[,P]...    same, loop, migrate (default loop)\n"
 	       "  --rounds N            measured round trips of each L2 (default 128)\n"
-	       "  --warmup N            unmeasured ones before (default 16)\n"
+	       "  --warmup N            unmeasured ones of all L2s together before\n"
+	       "                        (default 3000)\n"
 	       "  --l1-vcpus N          for migrate (default 2)\n"
 	       "  --unmanaged --phys A  back control blocks from /dev/mem at A\n"
 	       "  --maps                count page mappings in a second pass\n",
@@ -625,7 +635,7 @@ int main(int argc, char **argv)
 		.nr_l2s = 5,
 		.patterns = { [PATTERN_LOOP] = true },
 		.rounds = 128,
-		.warmup = 16,
+		.warmup = 3000,
 		.l1_vcpus = 2,
 	};
 	unsigned int i, p;
