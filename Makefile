@@ -8,7 +8,7 @@ export OUT ?= $(CURDIR)/out
 
 .PHONY: help
 help:	## this list (default)
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s@
+	@awk -F '## ' '/^[a-z]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: setup
 setup:	## install the host packages that are missing (apt)

@@ -12,6 +12,7 @@ LINE=6.12			# the kernel line the series is for
 PROG=lab/${0##*/}
 STEP_PID=
 export LC_ALL=C
+export PATH=$PATH:/usr/sbin:/sbin	# modinfo and depmod, for those who are not root
 
 # One line: what went wrong, what was left untouched, what to do.
 die()
