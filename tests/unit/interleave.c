@@ -183,10 +183,12 @@ static void random_step(void)
 	if (busy[v])
 		return;
 	busy[v] = true;
+	ctx = NULL;
+	if (kvm.arch.nested_contexts && !vcpus[v].arch.smm)
+		ctx = nested_context_lookup(kvm.arch.nested_contexts, gpa);
 	if (what < 60 && lock_is_free())
 		load(v, gpa);
-	else if (what < 60 && kvm.arch.nested_contexts && !vcpus[v].arch.smm &&
-		 (ctx = nested_context_lookup(kvm.arch.nested_contexts, gpa)) &&
+	else if (what < 60 && ctx &&
 		 !(atomic_long_read(&ctx->owner) & KVM_NESTED_IN_USE) &&
 		 !rnd(2)) {
 		/* The lock is held, but a hit does not need it. */

@@ -59,7 +59,7 @@ static void no_memory_but_an_idle_one(void **state)
 	vm_free(vm);
 }
 
-/* Rule 1, nothing to recycle: all there are are in use. */
+/* Rule 1, nothing to recycle: every context is in use. */
 static void nothing_to_recycle(void **state)
 {
 	struct vm *vm = vm_make_nested(1, 3);

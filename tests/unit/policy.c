@@ -83,10 +83,9 @@ static double check(const char *what, const struct pattern *p, double least)
 {
 	double ours = hits(p), lru = lru_hits(p);
 
-	print_message("# %d vCPUs, %d contexts, %d L2s each, %s: %.1f %% hits, "
-		      "LRU %.1f %%\n",
-		      p->vcpus, p->vcpus * p->ratio, p->blocks, what, ours,
-		      lru);
+	print_message(
+		"# %d vCPUs, %d contexts, %d L2s each, %s: %.1f %% hits, LRU %.1f %%\n",
+		p->vcpus, p->vcpus * p->ratio, p->blocks, what, ours, lru);
 	assert_true(ours >= least);
 	return lru;
 }
@@ -208,11 +207,11 @@ static void working_set_changes(void **state)
 						  41 * slots, sizes[s].random);
 			worst = max(worst, misses);
 		}
-		print_message("# %d vCPUs, %d contexts, new set %s: at most "
-			      "%.1f misses for each\n",
-			      sizes[s].vcpus, slots,
-			      sizes[s].random ? "at random" : "in a loop",
-			      1.0 * worst / slots);
+		print_message(
+			"# %d vCPUs, %d contexts, new set %s: at most %.1f misses for each\n",
+			sizes[s].vcpus, slots,
+			sizes[s].random ? "at random" : "in a loop",
+			1.0 * worst / slots);
 		assert_in_range(worst, slots, 40 * slots);
 		vm_free(vm);
 		forget(state);
@@ -255,9 +254,8 @@ static void hot_is_no_refusal(void **state)
 	int i;
 
 	(void)state;
-	for (i = 0; i < 3; i++) {
+	for (i = 0; i < 3; i++)
 		assert_int_equal(visit(vm->vcpus[i], GPA(i)), NEW);
-	}
 	vm_add_vcpu(vm);
 	vendor.fail_allocs = 1;
 	assert_int_equal(visit(vm->vcpus[3], GPA(3)), RECYCLED);

@@ -101,8 +101,11 @@ static __always_inline void *context_page_trylock(struct gfn_to_pfn_cache *gpc,
 {
 	read_lock(&gpc->lock);
 	if (likely(gpc->valid && gpc->gpa == gpa &&
-		   gpc->generation == kvm_memslots(gpc->kvm)->generation))
+		   gpc->generation == kvm_memslots(gpc->kvm)->generation)) {
+		/* Sparse can't know that the lock goes with the pointer. */
+		__release(&gpc->lock);
 		return gpc->khva;
+	}
 	read_unlock(&gpc->lock);
 	return NULL;
 }
@@ -136,6 +139,7 @@ static void *context_page_lock(struct gfn_to_pfn_cache *gpc, gpa_t gpa,
 
 static void context_page_unlock(struct gfn_to_pfn_cache *gpc)
 {
+	__acquire(&gpc->lock);
 	read_unlock(&gpc->lock);
 }
 
