@@ -51,6 +51,10 @@ while read -r file; do
 	quiet "kernel-doc $file" "$TREE/stock/scripts/kernel-doc" -none -Wall "$file"
 done < <(tracked 'linux/arch/*.[ch]')
 
+quiet "our programs are laid out by the kernel's .clang-format" sh -c '
+	git ls-files --cached --others --exclude-standard "*.[ch]" ":!linux" |
+	xargs clang-format --dry-run --Werror --style=file:"$1"' sh "$TREE/stock/.clang-format"
+
 quiet "our kernel files compile clean with W=1 and sparse" lab/modules --check
 
 # Symbolic links are left out: what they name is looked at once.

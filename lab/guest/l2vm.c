@@ -30,13 +30,13 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
-#define GUEST_SIZE	0x10000u	/* one real-mode segment */
-#define CODE_AT		0x1000u
-#define WORDS_AT	0x4000u
-#define NR_WORDS	1024u
-#define PORT		0x10u
-#define MULTIPLIER	1664525u
-#define INCREMENT	1013904223u
+#define GUEST_SIZE 0x10000u /* one real-mode segment */
+#define CODE_AT 0x1000u
+#define WORDS_AT 0x4000u
+#define NR_WORDS 1024u
+#define PORT 0x10u
+#define MULTIPLIER 1664525u
+#define INCREMENT 1013904223u
 
 /*
  * ebx: state, esi: where in the words, edi: running sum. Each step:
@@ -44,6 +44,7 @@
  *	word[i] += state; sum = (sum + word[i]) rotated left by one
  *	out sum; i = (i + 1) % NR_WORDS
  */
+/* clang-format off */
 static const uint8_t guest_code[] = {
 	0x66, 0x69, 0xdb, 0x0d, 0x66, 0x19, 0x00,	/* imul ebx,ebx,1664525 */
 	0x66, 0x81, 0xc3, 0x5f, 0xf3, 0x6e, 0x3c,	/* add ebx,1013904223 */
@@ -56,6 +57,7 @@ static const uint8_t guest_code[] = {
 	0x81, 0xe6, 0xff, 0x0f,				/* and si,0xfff */
 	0xeb, 0xd6,					/* jmp to the start */
 };
+/* clang-format on */
 
 struct l2 {
 	int vm, vcpu;
@@ -75,7 +77,8 @@ static void die(const char *what)
 	exit(1);
 }
 
-static int checked_ioctl(int fd, unsigned long request, void *arg, const char *name)
+static int checked_ioctl(int fd, unsigned long request, void *arg,
+			 const char *name)
 {
 	int ret = ioctl(fd, request, arg);
 
@@ -86,10 +89,14 @@ static int checked_ioctl(int fd, unsigned long request, void *arg, const char *n
 
 static void create(struct l2 *l2, uint32_t seed)
 {
-	struct kvm_userspace_memory_region region = { .memory_size = GUEST_SIZE };
+	struct kvm_userspace_memory_region region = { .memory_size =
+							      GUEST_SIZE };
 	struct kvm_sregs sregs;
 	struct kvm_regs regs = {
-		.rip = CODE_AT, .rflags = 2, .rbx = seed, .rdi = ~seed,
+		.rip = CODE_AT,
+		.rflags = 2,
+		.rbx = seed,
+		.rdi = ~seed,
 	};
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	int size;
@@ -106,9 +113,12 @@ static void create(struct l2 *l2, uint32_t seed)
 	checked_ioctl(l2->vm, KVM_SET_USER_MEMORY_REGION, &region,
 		      "KVM_SET_USER_MEMORY_REGION");
 
-	l2->vcpu = checked_ioctl(l2->vm, KVM_CREATE_VCPU, NULL, "KVM_CREATE_VCPU");
-	size = checked_ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, NULL, "KVM_GET_VCPU_MMAP_SIZE");
-	l2->run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, l2->vcpu, 0);
+	l2->vcpu =
+		checked_ioctl(l2->vm, KVM_CREATE_VCPU, NULL, "KVM_CREATE_VCPU");
+	size = checked_ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, NULL,
+			     "KVM_GET_VCPU_MMAP_SIZE");
+	l2->run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED,
+		       l2->vcpu, 0);
 	if (l2->run == MAP_FAILED)
 		die("kvm_run");
 	checked_ioctl(l2->vcpu, KVM_GET_SREGS, &sregs, "KVM_GET_SREGS");
@@ -149,22 +159,29 @@ static bool run_l2(unsigned int number, unsigned long exits)
 			}
 			die("KVM_RUN");
 		}
-		if (l2.run->exit_reason != KVM_EXIT_IO || l2.run->io.port != PORT) {
-			fprintf(stderr, "l2vm: L2 %u: exit reason %u after %lu exits\n",
+		if (l2.run->exit_reason != KVM_EXIT_IO ||
+		    l2.run->io.port != PORT) {
+			fprintf(stderr,
+				"l2vm: L2 %u: exit reason %u after %lu exits\n",
 				number, l2.run->exit_reason, i);
 			return false;
 		}
-		memcpy(&have, (uint8_t *)l2.run + l2.run->io.data_offset, sizeof(have));
+		memcpy(&have, (uint8_t *)l2.run + l2.run->io.data_offset,
+		       sizeof(have));
 		want = step(&expected);
 		if (have != want) {
-			fprintf(stderr, "l2vm: L2 %u: exit %lu: %#" PRIx32 ", not %#" PRIx32 "\n",
+			fprintf(stderr,
+				"l2vm: L2 %u: exit %lu: %#" PRIx32
+				", not %#" PRIx32 "\n",
 				number, i, have, want);
 			return false;
 		}
 		sched_yield();
 	}
-	if (memcmp(l2.memory + WORDS_AT, expected.words, sizeof(expected.words))) {
-		fprintf(stderr, "l2vm: L2 %u: memory differs at the end\n", number);
+	if (memcmp(l2.memory + WORDS_AT, expected.words,
+		   sizeof(expected.words))) {
+		fprintf(stderr, "l2vm: L2 %u: memory differs at the end\n",
+			number);
 		return false;
 	}
 	return true;
@@ -223,8 +240,10 @@ int main(int argc, char **argv)
 		failed += !WIFEXITED(status) || WEXITSTATUS(status);
 	}
 	ticks = __rdtsc() - start;
-	printf("l2vm l2=%lu exits=%lu tsc=%" PRIu64 "\n", vms, vms * exits, ticks);
+	printf("l2vm l2=%lu exits=%lu tsc=%" PRIu64 "\n", vms, vms * exits,
+	       ticks);
 	if (failed)
-		fprintf(stderr, "l2vm: %lu of %lu L2s went wrong\n", failed, vms);
+		fprintf(stderr, "l2vm: %lu of %lu L2s went wrong\n", failed,
+			vms);
 	return !!failed;
 }
