@@ -51,6 +51,7 @@ while read -r file; do
 	quiet "kernel-doc $file" "$TREE/stock/scripts/kernel-doc" -none -Wall "$file"
 done < <(tracked 'linux/arch/*.[ch]')
 
+# shellcheck disable=SC2016 # for the other shell to expand
 quiet "our programs are laid out by the kernel's .clang-format" sh -c '
 	git ls-files --cached --others --exclude-standard "*.[ch]" ":!linux" |
 	xargs clang-format --dry-run --Werror --style=file:"$1"' sh "$TREE/stock/.clang-format"
