@@ -76,7 +76,7 @@ lab_lock()
 	[ -z "${LAB_LOCKED:-}" ] || return 0
 	mkdir -p "$OUT" 2>/dev/null || die "cannot write $OUT; nothing was changed"
 	exec 9>"$OUT/.lock"
-	if ! flock -n 9; then
+	if ! flock -w 2 9; then
 		say "waiting for another run that builds in ${OUT#"$TOP"/}"
 		flock 9
 	fi
