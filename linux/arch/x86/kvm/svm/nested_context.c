@@ -6,10 +6,8 @@
  * another vCPU may run the same L2 right after.  It keeps mapped what L0 reads
  * and writes at each of them: the vmcb12 itself and L1's MSR permission map.
  *
- * Each kept page is a gfn_to_pfn_cache.  It is accessed only with the cache's
- * lock held for reading, after a check that it still maps the wanted address,
- * by the current memslots, to a page that the host has not taken back.  The lock
- * must not be held across anything that sleeps.  That shapes the users:
+ * A kept page is accessed under a lock, and nothing may sleep meanwhile; see
+ * nested_page.h.  That shapes the users:
  *
  *	VMRUN		copies what it needs and works on the copy.  Entering L2
  *			takes other locks and may sleep, and L1 can't change what
@@ -21,30 +19,20 @@
  * Where there is no mapping to be had, because the context is private or L1's
  * page can't be cached, the page is mapped for the one access, as KVM does
  * without contexts; if that fails too, its error decides what L1 sees.
- *
- * Only L0 accesses these pages, never the hardware, so nobody has to be kicked
- * out of the guest when the host takes one back.
- *
- * L0's writes go past the host's page tables.  So a page that L0 writes to is
- * marked dirty when it is mapped.  The host can't clean it again, to swap it out
- * or write it back, without a notifier event that ends the mapping.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/kvm_host.h>
-#include <linux/lockdep.h>
 #include <linux/slab.h>
 
 #include "hyperv.h"
 #include "nested.h"
+#include "nested_page.h"
 #include "svm.h"
 #include "nested_context.h"
 
 #define MSRPM_PAGES		((MSRPM_SIZE) >> PAGE_SHIFT)
 #define MSRPM_WORDS_PER_PAGE	(PAGE_SIZE / sizeof(u32))
-
-/* How often a mapping that is invalidated again and again is renewed. */
-#define CONTEXT_MAP_TRIES	3
 
 /* Behind this no field of the control area is read by VMRUN. */
 #define VMRUN_CONTROL_END	offsetofend(struct vmcb_control_area, next_rip)
@@ -86,61 +74,6 @@ static struct svm_nested_context *svm_context_load(struct kvm_vcpu *vcpu,
 static void svm_context_clear(struct kvm_vcpu *vcpu, gpa_t vmcb12_gpa)
 {
 	kvm_nested_context_clear(vcpu, svm_context_key(vmcb12_gpa));
-}
-
-/*
- * The page at @gpa if it is mapped, with the cache locked; NULL otherwise, and
- * not locked.  Unlike Xen's caches, these have no readers in interrupts, so
- * interrupts stay on; see context_gpc_key.
- *
- * This is what kvm_gpc_check() comes to for a whole page at a known address: a
- * cache is valid only while it is active and has a host address.
- */
-static __always_inline void *context_page_trylock(struct gfn_to_pfn_cache *gpc,
-						  gpa_t gpa)
-{
-	read_lock(&gpc->lock);
-	if (likely(gpc->valid && gpc->gpa == gpa &&
-		   gpc->generation == kvm_memslots(gpc->kvm)->generation)) {
-		/* Sparse can't know that the lock goes with the pointer. */
-		__release(&gpc->lock);
-		return gpc->khva;
-	}
-	read_unlock(&gpc->lock);
-	return NULL;
-}
-
-/*
- * The same, but map the page if need be, and then mark it dirty if L0 writes to
- * it.  The caller owns the context.
- */
-static void *context_page_lock(struct gfn_to_pfn_cache *gpc, gpa_t gpa,
-			       bool written)
-{
-	int tries = CONTEXT_MAP_TRIES;
-	void *page;
-
-	lockdep_assert_preemption_enabled();
-
-	page = context_page_trylock(gpc, gpa);
-	if (likely(page))
-		return page;
-
-	while (!page) {
-		if (!tries-- || kvm_gpc_activate(gpc, gpa, PAGE_SIZE))
-			return NULL;
-		page = context_page_trylock(gpc, gpa);
-	}
-
-	if (written)
-		kvm_set_pfn_dirty(gpc->pfn);
-	return page;
-}
-
-static void context_page_unlock(struct gfn_to_pfn_cache *gpc)
-{
-	__acquire(&gpc->lock);
-	read_unlock(&gpc->lock);
 }
 
 /* Copy what VMRUN reads.  The copy's other fields are left from earlier ones. */
@@ -202,11 +135,11 @@ int svm_vmcb12_begin_vmrun(struct kvm_vcpu *vcpu, gpa_t gpa,
 
 	ctx = svm_context_load(vcpu, gpa);
 	if (ctx && copy) {
-		page = context_page_lock(&ctx->vmcb12, svm_context_key(gpa),
-					 true);
+		page = kvm_nested_page_lock(&ctx->vmcb12, svm_context_key(gpa),
+					    true);
 		if (page) {
 			svm_copy_vmcb12(vcpu, copy, page);
-			context_page_unlock(&ctx->vmcb12);
+			kvm_nested_page_unlock(&ctx->vmcb12);
 			m->vmcb12 = copy;
 			m->copied = true;
 			return 0;
@@ -285,8 +218,8 @@ int svm_vmcb12_begin_vmexit(struct kvm_vcpu *vcpu, gpa_t gpa,
 
 	ctx = svm_context_load(vcpu, gpa);
 	if (ctx) {
-		m->vmcb12 = context_page_lock(&ctx->vmcb12,
-					      svm_context_key(gpa), true);
+		m->vmcb12 = kvm_nested_page_lock(&ctx->vmcb12,
+						 svm_context_key(gpa), true);
 		if (m->vmcb12) {
 			m->gpc = &ctx->vmcb12;
 			return 0;
@@ -310,7 +243,7 @@ void svm_vmcb12_end_vmexit(struct kvm_vcpu *vcpu, struct svm_vmcb12_map *m)
 {
 	if (m->gpc) {
 		kvm_gpc_mark_dirty_in_slot(m->gpc);
-		context_page_unlock(m->gpc);
+		kvm_nested_page_unlock(m->gpc);
 	} else {
 		kvm_vcpu_unmap(vcpu, &m->map, true);
 	}
@@ -345,7 +278,7 @@ bool svm_vmcb12_vmload_vmsave(struct kvm_vcpu *vcpu, gpa_t gpa, bool vmload)
 		return false;
 
 	ctx = container_of(base, struct svm_nested_context, base);
-	vmcb12 = context_page_trylock(&ctx->vmcb12, key);
+	vmcb12 = kvm_nested_page_trylock(&ctx->vmcb12, key);
 	if (!vmcb12)
 		return false;
 
@@ -355,7 +288,7 @@ bool svm_vmcb12_vmload_vmsave(struct kvm_vcpu *vcpu, gpa_t gpa, bool vmload)
 		svm_copy_vmloadsave_state(vmcb12, svm->vmcb01.ptr);
 		kvm_gpc_mark_dirty_in_slot(&ctx->vmcb12);
 	}
-	context_page_unlock(&ctx->vmcb12);
+	kvm_nested_page_unlock(&ctx->vmcb12);
 	return true;
 }
 
@@ -415,7 +348,7 @@ bool svm_context_merge_msrpm(struct vcpu_svm *svm)
 	for (page = 0; page < MSRPM_PAGES; page++) {
 		gpc = &ctx->msrpm[page];
 		gpa = svm->nested.ctl.msrpm_base_pa + page * PAGE_SIZE;
-		l1 = context_page_lock(gpc, gpa, false);
+		l1 = kvm_nested_page_lock(gpc, gpa, false);
 		if (!l1)
 			return false;
 
@@ -425,7 +358,7 @@ bool svm_context_merge_msrpm(struct vcpu_svm *svm)
 			merged[p] = l0[p] |
 				    READ_ONCE(l1[p % MSRPM_WORDS_PER_PAGE]);
 		}
-		context_page_unlock(gpc);
+		kvm_nested_page_unlock(gpc);
 	}
 	return true;
 }
@@ -478,18 +411,6 @@ void svm_contexts_free(struct vcpu_svm *svm)
 	svm->nested.vmcb12_copy = NULL;
 }
 
-/*
- * Locks of other caches are taken in interrupts, those of contexts are not.
- * Tell lockdep that they are different.
- */
-static struct lock_class_key context_gpc_key;
-
-static void context_gpc_init(struct gfn_to_pfn_cache *gpc, struct kvm *kvm)
-{
-	kvm_gpc_init(gpc, kvm);
-	lockdep_set_class(&gpc->lock, &context_gpc_key);
-}
-
 /**
  * svm_alloc_context - make a context that keeps nothing yet
  * @vcpu: a vCPU of the VM that it is for
@@ -506,9 +427,9 @@ struct kvm_nested_context *svm_alloc_context(struct kvm_vcpu *vcpu)
 	if (!ctx)
 		return NULL;
 
-	context_gpc_init(&ctx->vmcb12, vcpu->kvm);
+	kvm_nested_page_init(&ctx->vmcb12, vcpu->kvm);
 	for (i = 0; i < MSRPM_PAGES; i++)
-		context_gpc_init(&ctx->msrpm[i], vcpu->kvm);
+		kvm_nested_page_init(&ctx->msrpm[i], vcpu->kvm);
 
 	return &ctx->base;
 }
@@ -516,9 +437,6 @@ struct kvm_nested_context *svm_alloc_context(struct kvm_vcpu *vcpu)
 /**
  * svm_reset_context - forget what a context keeps
  * @base: the context, owned by the caller
- *
- * A deactivated cache maps nothing.  It remembers the address it was for, but
- * has to look it up again before it is valid for any address.
  *
  * Context: the vCPU's task.  May sleep.
  */
@@ -528,9 +446,9 @@ void svm_reset_context(struct kvm_nested_context *base)
 		container_of(base, struct svm_nested_context, base);
 	unsigned int i;
 
-	kvm_gpc_deactivate(&ctx->vmcb12);
+	kvm_nested_page_drop(&ctx->vmcb12);
 	for (i = 0; i < MSRPM_PAGES; i++)
-		kvm_gpc_deactivate(&ctx->msrpm[i]);
+		kvm_nested_page_drop(&ctx->msrpm[i]);
 }
 
 /**
