@@ -3,14 +3,19 @@
  * How much does L0 do when a hypervisor in a guest switches between its L2s?
  *
  * L1 runs N L2s round robin.  Each L2 has its own control block, MSR
- * permission map and nested page table, and does nothing but exit to L1.  L1
- * reads its TSC around each round trip, once everything is warm.  Where the
- * emulator counts instructions as time (QEMU's -icount shift=0), the figures
- * are instructions.
+ * permission map and nested page table, on VMX also a virtual-APIC page and an
+ * APIC-access page, and does nothing but exit to L1.  L1 reads its TSC around
+ * each round trip, once everything is warm.  Where the emulator counts
+ * instructions as time (QEMU's -icount shift=0, Bochs), the figures are
+ * instructions.
  *
  *	same	one L2 is entered again and again
  *	loop	one L1 vCPU enters its N L2s in turn
  *	migrate	as loop, and after each pass the next L1 vCPU takes over all L2s
+ *
+ * On VMX a round trip is VMPTRLD and VMRESUME, also where the VMCS is current
+ * already.  With migrate it is VMCLEAR on the vCPU that the L2 leaves, VMPTRLD
+ * and VMLAUNCH on the next.  vmptrld is the median of VMPTRLD alone.
  *
  * With --unmanaged the pages that L0 reaches for a control block come from
  * /dev/mem at --phys, beyond the end of the kernel's memory (mem=): they have
@@ -29,6 +34,7 @@
 
 #include "nested_context_common.h"
 #include "nested_context_svm.h"
+#include "nested_context_vmx.h"
 
 /*
  * All that L0 reaches for L2s is in one memory slot, beside the library's own:
@@ -62,10 +68,18 @@ struct bench_arch {
 	/* Host: how many pages of the memory under measurement an L2 has. */
 	unsigned int pages_per_l2;
 
-	/* Guest. */
-	void (*l1_init)(u64 scratch_gpa);
+	/*
+	 * Guest.  @load and @unload are what an L1 has to do when it goes to an
+	 * L2, and when the L2 leaves a vCPU; not all have such a thing.
+	 */
+	void (*l1_init)(void *scratch, u64 scratch_gpa);
 	void (*l2_init)(unsigned int l2);
+	void (*load)(unsigned int l2);
 	void (*round_trip)(unsigned int l2);
+	void (*unload)(unsigned int l2);
+
+	/* The name under which the median of @load is told. */
+	const char *load_name;
 };
 
 /* ---- SVM ---- */
@@ -75,6 +89,11 @@ static struct l2_vcpu l2s[L2_MAX];
 static bool svm_supported(void)
 {
 	return kvm_cpu_has(X86_FEATURE_SVM);
+}
+
+static void svm_l1_init(void *scratch, u64 scratch_gpa)
+{
+	l1_enable_svm(scratch_gpa);
 }
 
 static void svm_l2_main(void)
@@ -112,14 +131,88 @@ static void svm_round_trip(unsigned int i)
 	l2->vmcb->save.rip += L2_VMMCALL_LEN;
 }
 
+/* ---- VMX ---- */
+
+static struct vmx_l2 vmx_l2s[L2_MAX];
+
+#define VMX_FEATURES	(VMX_L2_EPT | VMX_L2_MSR_BITMAP | VMX_L2_TPR_SHADOW | \
+			 VMX_L2_APIC_ACCESS)
+
+static bool vmx_supported(void)
+{
+	return kvm_cpu_has(X86_FEATURE_VMX) && kvm_cpu_has_ept();
+}
+
+extern char vmx_l2_main[];
+
+asm(".pushsection .text\n"
+	"vmx_l2_main:\n\t"
+	"vmcall\n\t"
+	"jmp vmx_l2_main\n\t"
+	".popsection");
+
+/* An L2's pages: those of vmx_l2_init() in their order. */
+#define VMX_PAGES_PER_L2	(5 + VMX_L2_EPT_PAGES)
+
+static void vmx_l2_init(unsigned int i)
+{
+	u64 gpa = L2_GPA + i * VMX_PAGES_PER_L2 * PAGE_SIZE;
+	struct vmx_l2 *l2 = &vmx_l2s[i];
+
+	l2->vmcs = gpa;
+	l2->msr_bitmap = (void *)(gpa + PAGE_SIZE);
+	l2->vapic = l2->msr_bitmap + PAGE_SIZE;
+	l2->apic_access = l2->vapic + PAGE_SIZE;
+	l2->private = l2->apic_access + PAGE_SIZE;
+	l2->ept = l2->private + PAGE_SIZE;
+
+	memset(l2->msr_bitmap, 0xff, PAGE_SIZE);
+	vmx_l2_init_vmcs(l2, vmx_l2_main, (u64)l2->private + PAGE_SIZE - 8,
+			 VMX_FEATURES);
+}
+
+static void vmx_load(unsigned int i)
+{
+	__GUEST_ASSERT(!vmptrld(vmx_l2s[i].vmcs), "VMPTRLD of L2 %u", i);
+}
+
+static void vmx_round_trip(unsigned int i)
+{
+	struct vmx_l2 *l2 = &vmx_l2s[i];
+	u64 reason;
+
+	__GUEST_ASSERT(!vmx_l2_enter(l2, l2->launched), "L2 %u is not entered", i);
+	l2->launched = true;
+	reason = vmreadz(VM_EXIT_REASON);
+	__GUEST_ASSERT(reason == EXIT_REASON_VMCALL, "L2 %u exited with %#lx",
+		       i, reason);
+	vmwrite(GUEST_RIP, (u64)vmx_l2_main);
+}
+
+static void vmx_unload(unsigned int i)
+{
+	__GUEST_ASSERT(!vmclear(vmx_l2s[i].vmcs), "VMCLEAR of L2 %u", i);
+	vmx_l2s[i].launched = false;
+}
+
 static const struct bench_arch bench_archs[] = {
 	{
 		.name		= "svm",
 		.supported	= svm_supported,
 		.pages_per_l2	= SVM_PAGES_PER_L2,
-		.l1_init	= l1_enable_svm,
+		.l1_init	= svm_l1_init,
 		.l2_init	= svm_l2_init,
 		.round_trip	= svm_round_trip,
+	}, {
+		.name		= "vmx",
+		.supported	= vmx_supported,
+		.pages_per_l2	= VMX_PAGES_PER_L2,
+		.l1_init	= l1_enable_vmx,
+		.l2_init	= vmx_l2_init,
+		.load		= vmx_load,
+		.round_trip	= vmx_round_trip,
+		.unload		= vmx_unload,
+		.load_name	= "vmptrld",
 	},
 };
 
@@ -131,20 +224,39 @@ static struct {
 	unsigned int nr_l2;
 	unsigned int passes;		/* over all L2s, in this turn */
 	bool record;
-	u64 *samples;
+	bool unload;			/* the L2s leave the vCPU after this turn */
+	u32 *samples;
+	u32 *loads;			/* the part of each sample that is @load */
 	u64 nr_samples;
 } job;
 
-static void l1_main(u64 scratch_gpa, bool make_l2s)
+/* What the unload of each L2 took, part of its next round trip. */
+static u64 unload_time[L2_MAX];
+
+static void l1_unload_all(const struct bench_arch *arch)
+{
+	unsigned int i;
+	u64 before;
+
+	for (i = 0; i < job.nr_l2; i++) {
+		before = rdtsc();
+		arch->unload(i);
+		unload_time[i] = rdtsc() - before;
+	}
+}
+
+static void l1_main(void *scratch, u64 scratch_gpa, bool make_l2s)
 {
 	const struct bench_arch *arch = &bench_archs[job.arch];
-	u64 before, after;
+	u64 before, loaded, after;
 	unsigned int pass, i;
 
-	arch->l1_init(scratch_gpa);
+	arch->l1_init(scratch, scratch_gpa);
 	if (make_l2s) {
 		for (i = 0; i < job.nr_l2; i++)
 			arch->l2_init(i);
+		if (arch->unload)
+			l1_unload_all(arch);
 	}
 	GUEST_SYNC(0);
 
@@ -152,12 +264,22 @@ static void l1_main(u64 scratch_gpa, bool make_l2s)
 		for (pass = 0; pass < job.passes; pass++) {
 			for (i = 0; i < job.nr_l2; i++) {
 				before = rdtsc();
+				loaded = before;
+				if (arch->load) {
+					arch->load(i);
+					loaded = rdtsc();
+				}
 				arch->round_trip(i);
-				after = rdtsc();
-				if (job.record)
-					job.samples[job.nr_samples++] = after - before;
+				after = rdtsc() + unload_time[i];
+				unload_time[i] = 0;
+				if (!job.record)
+					continue;
+				job.samples[job.nr_samples] = after - before;
+				job.loads[job.nr_samples++] = loaded - before;
 			}
 		}
+		if (job.unload && arch->unload)
+			l1_unload_all(arch);
 		GUEST_SYNC(0);
 	}
 }
@@ -197,7 +319,8 @@ struct bench {
 	bool quit;
 	void *mem;
 	size_t mem_size;
-	u64 *samples;
+	u32 *samples;
+	u32 *loads;
 	u64 nr_samples;
 };
 
@@ -284,9 +407,9 @@ static void bench_add_memory(struct bench *b)
 static void bench_init(struct bench *b, const struct options *opt,
 		       unsigned int nr_l2, unsigned int nr_vcpus)
 {
-	const u64 sample_pages = MAX_SAMPLES * sizeof(u64) / PAGE_SIZE;
+	const u64 sample_pages = MAX_SAMPLES * sizeof(u32) / PAGE_SIZE;
 	struct kvm_vcpu *vcpus[MAX_L1_VCPUS];
-	vm_vaddr_t samples, scratch;
+	vm_vaddr_t samples, loads, scratch;
 	unsigned int i;
 
 	memset(b, 0, sizeof(*b));
@@ -296,23 +419,28 @@ static void bench_init(struct bench *b, const struct options *opt,
 	sem_init(&b->done, 0, 0);
 
 	b->vm = __vm_create_with_vcpus(VM_SHAPE_DEFAULT, nr_vcpus,
-				       sample_pages + 512, l1_main, vcpus);
+				       2 * sample_pages + 512, l1_main, vcpus);
 	bench_add_memory(b);
 
 	samples = vm_vaddr_alloc_pages(b->vm, sample_pages);
 	b->samples = addr_gva2hva(b->vm, samples);
+	loads = vm_vaddr_alloc_pages(b->vm, sample_pages);
+	b->loads = addr_gva2hva(b->vm, loads);
 	job.arch = opt->arch - bench_archs;
 	job.nr_l2 = nr_l2;
-	job.samples = (u64 *)samples;
+	job.samples = (u32 *)samples;
+	job.loads = (u32 *)loads;
 	job.nr_samples = 0;
 	job.record = false;
+	job.unload = false;
 	sync_global_to_guest(b->vm, job);
 
 	for (i = 0; i < nr_vcpus; i++) {
 		struct turn_taker *t = &b->taker[i];
 
 		scratch = vm_vaddr_alloc_page(b->vm);
-		vcpu_args_set(vcpus[i], 2, addr_gva2gpa(b->vm, scratch), !i);
+		vcpu_args_set(vcpus[i], 3, scratch,
+			      addr_gva2gpa(b->vm, scratch), !i);
 		t->bench = b;
 		t->vcpu = vcpus[i];
 		t->nr = i;
@@ -334,6 +462,7 @@ static void bench_run(struct bench *b, enum bench_pattern pattern,
 	if (pattern == PATTERN_MIGRATE) {
 		turns = rounds;
 		job.passes = 1;
+		job.unload = true;
 	}
 	sync_global_to_guest(b->vm, job);
 
@@ -467,7 +596,7 @@ static struct map_counts count_maps(const struct options *opt, unsigned int nr_l
 
 static int compare_samples(const void *a, const void *b)
 {
-	u64 x = *(const u64 *)a, y = *(const u64 *)b;
+	u32 x = *(const u32 *)a, y = *(const u32 *)b;
 
 	return x < y ? -1 : x > y;
 }
@@ -489,12 +618,16 @@ static void bench_cell(const struct options *opt, unsigned int nr_l2,
 
 	TEST_ASSERT_EQ(b.nr_samples, (u64)opt->rounds * nr_l2);
 	qsort(b.samples, b.nr_samples, sizeof(*b.samples), compare_samples);
+	qsort(b.loads, b.nr_samples, sizeof(*b.loads), compare_samples);
 
-	printf("cell arch=%s memory=%s l2=%u l1_vcpus=%u pattern=%s median=%lu min=%lu max=%lu",
+	printf("cell arch=%s memory=%s l2=%u l1_vcpus=%u pattern=%s median=%u min=%u max=%u",
 	       opt->arch->name, opt->unmanaged ? "unmanaged" : "managed",
 	       nr_l2, nr_vcpus, pattern_names[pattern],
 	       b.samples[b.nr_samples / 2], b.samples[0],
 	       b.samples[b.nr_samples - 1]);
+	if (opt->arch->load_name)
+		printf(" %s=%u", opt->arch->load_name,
+		       b.loads[b.nr_samples / 2]);
 	bench_destroy(&b);
 
 	if (opt->maps)

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Nested contexts: a small L1 hypervisor for VMX.
+ *
+ * The library's vmlaunch() and vmresume() keep no registers and write two
+ * fields of the VMCS at each entry.  Here each L2 has its own registers, VMCS,
+ * MSR bitmap, virtual-APIC page, APIC-access page, EPT and private page, and
+ * an entry is one instruction.
+ *
+ * Where these pages are is up to the caller, who must map them in L1 at the
+ * virtual address that equals the physical.
+ */
+#ifndef SELFTEST_KVM_NESTED_CONTEXT_VMX_H
+#define SELFTEST_KVM_NESTED_CONTEXT_VMX_H
+
+#include "test_util.h"
+#include "kvm_util.h"
+#include "processor.h"
+#include "vmx.h"
+
+#define VMX_L2_EPT_PAGES	3
+
+#define VMX_L2_VMCALL_LEN	3
+#define VMX_L2_MSR_INSN_LEN	2
+
+/* Registers in the order in which instructions number them. */
+enum vmx_l2_gpr {
+	VMX_L2_RAX, VMX_L2_RCX, VMX_L2_RDX, VMX_L2_RBX,
+	VMX_L2_RSP, VMX_L2_RBP, VMX_L2_RSI, VMX_L2_RDI,
+	VMX_L2_R8, VMX_L2_R9, VMX_L2_R10, VMX_L2_R11,
+	VMX_L2_R12, VMX_L2_R13, VMX_L2_R14, VMX_L2_R15,
+	VMX_L2_NR_GPRS,
+};
+
+/* Which of the pages that L0 must find for an L2 are in use. */
+#define VMX_L2_MSR_BITMAP	BIT(0)
+#define VMX_L2_TPR_SHADOW	BIT(1)
+#define VMX_L2_APIC_ACCESS	BIT(2)
+#define VMX_L2_EPT		BIT(3)
+#define VMX_L2_SHADOW_VMCS	BIT(4)
+
+/* What L1 knows of one L2.  RSP lives in the VMCS, its place is not used. */
+struct vmx_l2 {
+	u64 gpr[VMX_L2_NR_GPRS];	/* vmx_l2_enter() uses these two */
+	u64 l1_rsp;
+	u64 vmcs;
+	u8 *msr_bitmap;
+	u8 *vapic;
+	u8 *apic_access;
+	void *private;
+	u64 *ept;
+	u8 *vmread_bitmap;
+	u8 *vmwrite_bitmap;
+	u64 launched;
+};
+
+/*
+ * vmx_l2_enter - VMLAUNCH or VMRESUME of the current VMCS, which is @l2's
+ *
+ * HOST_RSP is @l2 itself and HOST_RIP a place in this function, so neither
+ * changes when another vCPU or another stack of L1 enters L2.
+ *
+ * Returns 0 after an exit, 1 if the instruction failed.
+ */
+u64 vmx_l2_enter(struct vmx_l2 *l2, u64 launched);
+extern char vmx_l2_exited[];
+
+asm(".pushsection .text\n\t"
+	".type vmx_l2_enter, @function\n"
+	"vmx_l2_enter:\n\t"
+	"push %rbx\n\t"
+	"push %rbp\n\t"
+	"push %r12\n\t"
+	"push %r13\n\t"
+	"push %r14\n\t"
+	"push %r15\n\t"
+	"mov %rsp, 0x80(%rdi)\n\t"
+	"test %rsi, %rsi\n\t"
+	"mov 0x00(%rdi), %rax\n\t"
+	"mov 0x08(%rdi), %rcx\n\t"
+	"mov 0x10(%rdi), %rdx\n\t"
+	"mov 0x18(%rdi), %rbx\n\t"
+	"mov 0x28(%rdi), %rbp\n\t"
+	"mov 0x30(%rdi), %rsi\n\t"
+	"mov 0x40(%rdi), %r8\n\t"
+	"mov 0x48(%rdi), %r9\n\t"
+	"mov 0x50(%rdi), %r10\n\t"
+	"mov 0x58(%rdi), %r11\n\t"
+	"mov 0x60(%rdi), %r12\n\t"
+	"mov 0x68(%rdi), %r13\n\t"
+	"mov 0x70(%rdi), %r14\n\t"
+	"mov 0x78(%rdi), %r15\n\t"
+	"mov 0x38(%rdi), %rdi\n\t"
+	"jnz 1f\n\t"
+	"vmlaunch\n\t"
+	"jmp 2f\n"
+	"1:\n\t"
+	"vmresume\n"
+	"2:\n\t"
+	"mov $1, %eax\n\t"
+	"jmp 3f\n"
+	"vmx_l2_exited:\n\t"
+	"mov %rax, 0x00(%rsp)\n\t"
+	"mov %rcx, 0x08(%rsp)\n\t"
+	"mov %rdx, 0x10(%rsp)\n\t"
+	"mov %rbx, 0x18(%rsp)\n\t"
+	"mov %rbp, 0x28(%rsp)\n\t"
+	"mov %rsi, 0x30(%rsp)\n\t"
+	"mov %rdi, 0x38(%rsp)\n\t"
+	"mov %r8, 0x40(%rsp)\n\t"
+	"mov %r9, 0x48(%rsp)\n\t"
+	"mov %r10, 0x50(%rsp)\n\t"
+	"mov %r11, 0x58(%rsp)\n\t"
+	"mov %r12, 0x60(%rsp)\n\t"
+	"mov %r13, 0x68(%rsp)\n\t"
+	"mov %r14, 0x70(%rsp)\n\t"
+	"mov %r15, 0x78(%rsp)\n\t"
+	"mov 0x80(%rsp), %rsp\n\t"
+	"xor %eax, %eax\n"
+	"3:\n\t"
+	"pop %r15\n\t"
+	"pop %r14\n\t"
+	"pop %r13\n\t"
+	"pop %r12\n\t"
+	"pop %rbp\n\t"
+	"pop %rbx\n\t"
+	"ret\n\t"
+	".popsection");
+
+/* Enters VMX operation on this vCPU; @vmxon is one page of its own. */
+static inline void l1_enable_vmx(void *vmxon, u64 vmxon_gpa)
+{
+	struct vmx_pages pages = {
+		.vmxon = vmxon,
+		.vmxon_gpa = vmxon_gpa,
+	};
+
+	GUEST_ASSERT(prepare_for_vmx_operation(&pages));
+}
+
+/*
+ * Builds L2's own EPT: the first GiB, one to one, by 2 MiB pages.  Each L2 has
+ * its own, as it would under a real L1.
+ */
+static inline void vmx_l2_build_ept(struct vmx_l2 *l2)
+{
+	const u64 table = 7, leaf = table | X86_MEMTYPE_WB << 3 | BIT(7) |
+				    BIT(8) | BIT(9);
+	u64 *pml4 = l2->ept, *pdpt = pml4 + 512, *pd = pdpt + 512;
+	u64 i;
+
+	memset(pml4, 0, 2 * PAGE_SIZE);
+	pml4[0] = (u64)pdpt | table;
+	pdpt[0] = (u64)pd | table;
+	for (i = 0; i < 512; i++)
+		pd[i] = i << 21 | leaf;
+}
+
+/*
+ * Makes @l2's VMCS and leaves it current: flat 64-bit code on L1's tables, and
+ * those of @features.  MSR bitmap and virtual-APIC page are the caller's to
+ * fill.
+ */
+static inline void vmx_l2_init_vmcs(struct vmx_l2 *l2, void *rip, u64 rsp,
+				    u32 features)
+{
+	struct vmx_pages pages = {
+		.msr_gpa = (u64)l2->msr_bitmap,
+		.vmread_gpa = (u64)l2->vmread_bitmap,
+		.vmwrite_gpa = (u64)l2->vmwrite_bitmap,
+	};
+	u64 cpu_based, secondary;
+
+	memset((void *)l2->vmcs, 0, PAGE_SIZE);
+	*(u32 *)l2->vmcs = vmcs_revision();
+	l2->launched = false;
+	GUEST_ASSERT(!vmclear(l2->vmcs));
+	GUEST_ASSERT(!vmptrld(l2->vmcs));
+
+	if (features & VMX_L2_EPT) {
+		vmx_l2_build_ept(l2);
+		pages.eptp_gpa = (u64)l2->ept;
+	}
+	prepare_vmcs(&pages, rip, (void *)rsp);
+	GUEST_ASSERT(!vmwrite(HOST_RSP, (u64)l2));
+	GUEST_ASSERT(!vmwrite(HOST_RIP, (u64)vmx_l2_exited));
+
+	cpu_based = vmreadz(CPU_BASED_VM_EXEC_CONTROL);
+	secondary = vmreadz(SECONDARY_VM_EXEC_CONTROL);
+	if (features & VMX_L2_MSR_BITMAP)
+		cpu_based |= CPU_BASED_USE_MSR_BITMAPS;
+	if (features & VMX_L2_TPR_SHADOW) {
+		cpu_based |= CPU_BASED_TPR_SHADOW;
+		GUEST_ASSERT(!vmwrite(VIRTUAL_APIC_PAGE_ADDR, (u64)l2->vapic));
+	}
+	if (features & VMX_L2_APIC_ACCESS) {
+		secondary |= SECONDARY_EXEC_VIRTUALIZE_APIC_ACCESSES;
+		GUEST_ASSERT(!vmwrite(APIC_ACCESS_ADDR, (u64)l2->apic_access));
+	}
+	if (features & VMX_L2_SHADOW_VMCS)
+		secondary |= SECONDARY_EXEC_SHADOW_VMCS;
+	GUEST_ASSERT(!vmwrite(CPU_BASED_VM_EXEC_CONTROL, cpu_based));
+	GUEST_ASSERT(!vmwrite(SECONDARY_VM_EXEC_CONTROL, secondary));
+}
+
+#endif /* SELFTEST_KVM_NESTED_CONTEXT_VMX_H */
