@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # lab/boot sets what is read here
+# Intel by Bochs, which knows VMX with EPT, VPID and VMCS shadowing; the two
+# functions are told in qemu.sh. Its time is instructions, with --icount or
+# without.
+#
+# Reading a disk costs the emulated machine more than booting does. So Bochs puts
+# Linux into memory itself, as an optional RAM image, and bochs-start.S gives each
+# part its place: the real-mode part with the command line, the kernel at 1 MB, the
+# initramfs at 96 MB. Those two lie in the image as they do in memory, from its 18th
+# block of 128 KB on; the first 16 may get into memory that the BIOS uses.
+
+emulator_check()
+{
+	local tool
+
+	for tool in bochs-bin script setpriv ld; do
+		command -v $tool >/dev/null ||
+			die "there is no $tool; nothing was booted; run lab/setup"
+	done
+	[ "$arch" = vmx ] ||
+		die "KVM does not run on Bochs' SVM here; nothing was booted; use another --emulator"
+	[ "$mem" -ge 512 ] || die "Bochs wants --mem 512 at least; nothing was booted"
+	[ "$machine_mem" -le 3072 ] ||
+		die "Bochs wants at most 3072 MB, --unmanaged counted; nothing was booted"
+}
+
+# put32 FILE OFFSET VALUE
+put32()
+{
+	local byte hex=''
+
+	for byte in 0 8 16 24; do
+		hex+=$(printf '\\x%02x' $(($3 >> byte & 255)))
+	done
+	# shellcheck disable=SC2059 # the escapes are the point
+	printf "$hex" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+
+# Makes the image, the floppy and the configuration in $1.
+bochs_prepare()
+{
+	local dir=$1 sectors ips=50000000
+
+	sectors=$(od -An -tu1 -j $((0x1f1)) -N 1 "$VMLINUZ")
+	dd if="$VMLINUZ" of="$dir/low" bs=512 count=$((sectors + 1)) status=none
+	printf '\xff\x81' | dd of="$dir/low" bs=1 seek=$((0x210)) conv=notrunc status=none
+	put32 "$dir/low" $((0x218)) $((96 << 20))
+	put32 "$dir/low" $((0x21c)) "$(stat -c %s "$initrd")"
+	put32 "$dir/low" $((0x224)) $((0xde00))
+	put32 "$dir/low" $((0x228)) $((0x9e000))
+	truncate -s $((0xe000)) "$dir/low"
+	# What the processor says of its cores, and of the size of AVX-512 state
+	# when packed, makes the kernel warn. It says it had 3.5 GHz, and at that
+	# a second of sleep would take the emulator a minute. The kernel's tests of
+	# its cryptography double the boot.
+	printf '%s clearcpuid=ht,avx512f tsc=reliable tsc_early_khz=%s no_timer_check cryptomgr.notests\0' \
+		"$cmdline" $((ips / 1000)) >>"$dir/low"
+
+	dd if="$dir/low" of="$dir/image" bs=128K seek=16 status=none
+	tail -c +$(((sectors + 1) * 512 + 1)) "$VMLINUZ" |
+		dd of="$dir/image" bs=128K seek=17 iflag=fullblock conv=notrunc status=none
+	dd if="$initrd" of="$dir/image" bs=128K seek=$((17 + 95 * 8)) conv=notrunc status=none
+
+	gcc -m32 -c -o "$dir/start.o" "$LAB/emulator/bochs-start.S"
+	ld -m elf_i386 -Ttext 0x7c00 -e 0x7c00 --oformat binary -o "$dir/floppy" "$dir/start.o"
+	truncate -s 1440K "$dir/floppy"
+
+	cat >"$dir/rc" <<-END
+		display_library: term
+		cpu: model=corei7_skylake_x, count=$cpus, ips=$ips, reset_on_triple_fault=1
+		clock: sync=none
+		memory: guest=$machine_mem, host=$machine_mem
+		romimage: file=/usr/share/bochs/BIOS-bochs-latest
+		vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
+		optramimage1: file="$dir/image", address=0
+		floppya: 1_44="$dir/floppy", status=inserted
+		boot: floppy
+		com1: enabled=1, mode=file, dev="$console"
+		com2: enabled=1, mode=file, dev="$results"
+		log: "$dir/log"
+		panic: action=fatal
+		error: action=report
+		info: action=ignore
+		debug: action=ignore
+		${LAB_BOCHS_CONFIG:-}
+	END
+	# The debugger wants to be told to run.
+	echo c >"$dir/commands"
+}
+
+export -f put32 bochs_prepare
+export LAB
+
+emulator_run()
+{
+	set -e
+	local dir=${console%/*}/bochs
+
+	rm -rf "$dir"
+	mkdir "$dir"
+	bochs_prepare "$dir"
+	# Its display wants a terminal. It ignores SIGTERM, and must not stay
+	# behind when the terminal goes.
+	TERM=vt100 script -q -c "setpriv --pdeathsig KILL bochs-bin -q -f '$dir/rc' -rc '$dir/commands'" \
+		/dev/null >/dev/null || :
+	cat "$dir/log"
+	rm -rf "$dir"
+	# How Bochs ends says nothing: to switch off is a panic to it.
+	[ -s "$console" ]
+}
