@@ -6,33 +6,42 @@
 # shellcheck source=tests/lab/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-job=$("$lab/job" stock-tests)
-"$lab/initramfs" >&2
-for kvm in stock patched; do
-	boot "stock-tests-$kvm" --kvm $kvm --cpus 2 --time-limit 300 "$job" &
-	pids+=($!)
-done
-for i in 0 1; do
-	code[i]=0
-	wait "${pids[i]}" || code[i]=$?
-done
-
-# status KVM TEST: its exit status, or "none" if the boot ended before
-status()
+# pair VENDOR OPTION...: boots stock and patched side by side
+pair()
 {
-	sed -n "s/^result $2 //p" "$(results "stock-tests-$1")" | grep . || echo none
+	local vendor=$1 job kvm code pids=()
+	shift
+
+	job=$("$lab/job" "stock-tests-$vendor")
+	for kvm in stock patched; do
+		boot "stock-tests-$vendor-$kvm" --arch "$vendor" --kvm $kvm "$@" "$job" &
+		pids+=($!)
+	done
+	for kvm in stock patched; do
+		code=0
+		wait "${pids[0]}" || code=$?
+		pids=("${pids[@]:1}")
+		is $code 0 "$vendor: the $kvm kernel boots, runs the job and has nothing to report"
+	done
 }
 
-is "${code[0]}" 0 "the stock kernel boots, runs the job and has nothing to report"
-is "${code[1]}" 0 "so does the patched one"
-while read -r test reason; do
-	stock=$(status stock "$test") patched=$(status patched "$test")
+# status VENDOR KVM TEST: its exit status, or "none" if the boot ended before
+status()
+{
+	sed -n "s/^result $3 //p" "$(results "stock-tests-$1-$2")" | grep . || echo none
+}
+
+"$lab/initramfs" >&2
+pair svm --cpus 2
+pair vmx --time-limit 600
+while read -r vendor test reason; do
+	stock=$(status "$vendor" stock "$test") patched=$(status "$vendor" patched "$test")
 	case $stock in
-	0)	is "$patched" 0 "$test" ;;
-	4)	is "$patched" 4 "$test" "SKIP on stock, and $patched on patched" ;;
+	0)	is "$patched" 0 "$vendor: $test" ;;
+	4)	is "$patched" 4 "$vendor: $test" "SKIP on stock, and $patched on patched" ;;
 	*)	# Expected on stock only with a reason; then patched may fail as well.
-		is "${reason:+listed}" listed "$test is known to fail on the stock kernel"
-		is "$patched" 0 "$test" "TODO fails on the stock kernel, too: $reason" ;;
+		is "${reason:+listed}" listed "$vendor: $test is known to fail on the stock kernel"
+		is "$patched" 0 "$vendor: $test" "TODO fails on the stock kernel, too: $reason" ;;
 	esac
-done < <(sed 's/#.*//' "$lab/stock-tests" | awk '$1 == "svm" { $1 = ""; print }')
+done < <(sed 's/#.*//' "$lab/stock-tests" | grep -E '^(svm|vmx)')
 echo "1..$count"
