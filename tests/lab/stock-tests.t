@@ -35,6 +35,9 @@ status()
 pair svm --cpus 2
 pair vmx --time-limit 600
 while read -r vendor test reason; do
+	for kvm in stock patched; do
+		sed -n "s/^again $test, /# $vendor, $kvm: $test once more, /p" "$(results "stock-tests-$vendor-$kvm")"
+	done
 	stock=$(status "$vendor" stock "$test") patched=$(status "$vendor" patched "$test")
 	case $stock in
 	0)	is "$patched" 0 "$vendor: $test" ;;
