@@ -8,7 +8,7 @@ export OUT ?= $(CURDIR)/out
 
 .PHONY: help
 help:	## this list (default)
-	@awk -F '## ' '/^[a-z]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F '## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: setup
 setup:	## install the host packages that are missing (apt)
@@ -33,6 +33,10 @@ demo: setup	## stock beside patched: switching cost, and a real L1 with 16 L2 VM
 .PHONY: test
 test: setup	## all tests (prove): checks, unit tests, tests in the lab
 	@lab/test
+
+.PHONY: test-slow
+test-slow: setup	## what takes minutes more in Bochs
+	@lab/test tests/slow
 
 .PHONY: unit
 unit: setup	## the table in user space, with sanitizers

@@ -63,7 +63,7 @@ mapfile -t scripts < <(tracked | while read -r file; do
 	[ -L "$file" ] || ! head -n 1 "$file" | grep -qE '^#!.*[/ ](ba|da)?sh( |$)' || echo "$file"
 done)
 quiet "shellcheck of ${#scripts[@]} scripts" shellcheck "${scripts[@]}" \
-	lab/common.sh lab/emulator/*.sh tests/lab/lib.sh
+	lab/common.sh lab/emulator/*.sh tests/lab/*.sh
 quiet "every file says its licence" sh -c '
 	git ls-files --cached --others --exclude-standard |
 	grep -E "\.([chS]|sh|py|t)$|^lab/[a-z]*$|Makefile$" | xargs grep -L SPDX-License-Identifier: |
