@@ -51,3 +51,13 @@ compare()
 		esac
 	done < <(sed 's/#.*//' "$lab/stock-tests")
 }
+
+# left_out GROUP: its tests, which are not run, and why
+left_out()
+{
+	local group test reason
+
+	while read -r group test reason; do
+		[ "$group" != "$1" ] || is skipped skipped "$group: $test" "SKIP $reason"
+	done < <(sed 's/#.*//' "$lab/stock-tests")
+}
