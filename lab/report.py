@@ -17,7 +17,7 @@ PROGRAMS = {"qemu": (["qemu-system-x86_64", "--version"], r"emulator version (\d
 # The demo's two halves: how a table is headed, and what its figures count.
 HALVES = {"svm": ("Nested SVM", "qemu", "QEMU {} software emulation", ""),
           "vmx": ("Nested VMX", "bochs", "Bochs {}",
-                  "\nBochs counts each iteration of a rep string instruction as one instruction")}
+                  ";\nBochs counts each iteration of a rep string instruction as one")}
 
 
 def host():
