@@ -32,7 +32,7 @@ EXPORT_SYMBOL_GPL(kvm_nested_page_init);
 
 /**
  * kvm_nested_page_drop - unmap a kept page
- * @gpc: the cache, in a context that the caller owns
+ * @gpc: the cache, in a context that the caller owns, and that no L2 runs with
  *
  * The cache remembers the address that it was for, but has to look it up again
  * before it is valid for any address.
@@ -49,7 +49,7 @@ EXPORT_SYMBOL_GPL(kvm_nested_page_drop);
  * kvm_nested_page_map - map a page and access it
  * @gpc: the cache, in a context that the caller owns
  * @gpa: the page's address in bytes, page aligned
- * @written: L0 will write to the page, now or as long as it stays mapped
+ * @written: it will be written to, now or as long as it stays mapped
  *
  * For kvm_nested_page_lock(), which see.
  *
@@ -72,3 +72,165 @@ void *kvm_nested_page_map(struct gfn_to_pfn_cache *gpc, gpa_t gpa, bool written)
 	return page;
 }
 EXPORT_SYMBOL_GPL(kvm_nested_page_map);
+
+/**
+ * kvm_nested_page_begin_once - access a page that is not kept
+ * @vcpu: the vCPU
+ * @gpa: the page's address in bytes, page aligned
+ * @m: filled in
+ *
+ * For kvm_nested_page_begin(), which see.
+ *
+ * Context: the vCPU's task, kvm->srcu held, no spinlock held.  May sleep.
+ * Return: as kvm_nested_page_begin().
+ */
+int kvm_nested_page_begin_once(struct kvm_vcpu *vcpu, gpa_t gpa,
+			       struct kvm_nested_map *m)
+{
+	int ret = kvm_vcpu_map(vcpu, gpa_to_gfn(gpa), &m->map);
+
+	m->gpc = NULL;
+	m->hva = ret ? NULL : m->map.hva;
+	return ret;
+}
+EXPORT_SYMBOL_GPL(kvm_nested_page_begin_once);
+
+/**
+ * kvm_nested_page_use - let the hardware use a page, and map it if need be
+ * @gpc: the cache, in a context that the caller owns until L2 is left
+ * @gpa: the page's address in bytes, page aligned
+ * @vcpu: the vCPU that will run L2
+ * @written: L2 or the hardware writes to the page
+ *
+ * Context: @vcpu's task, kvm->srcu held, no spinlock held.  May sleep.
+ * Return: as kvm_nested_page_tryuse(); INVALID_PAGE if the page can't be kept.
+ */
+hpa_t kvm_nested_page_use(struct gfn_to_pfn_cache *gpc, gpa_t gpa,
+			  struct kvm_vcpu *vcpu, bool written)
+{
+	hpa_t hpa;
+
+	if (!kvm_nested_page_lock(gpc, gpa, written))
+		return INVALID_PAGE;
+
+	lockdep_assert_held_read(&gpc->lock);
+	WRITE_ONCE(gpc->vcpu, vcpu);
+	hpa = pfn_to_hpa(gpc->pfn);
+	kvm_nested_page_unlock(gpc);
+	return hpa;
+}
+EXPORT_SYMBOL_GPL(kvm_nested_page_use);
+
+/**
+ * kvm_nested_page_peek - read from a page that L2 runs with
+ * @gpc: the cache, in a context that the caller owns
+ * @gpa: address in bytes of what is read, all within one page
+ * @to: where to put it
+ * @len: its length in bytes
+ *
+ * For a vCPU that is about to sleep and does not look at memslots any more: the
+ * page is the one that L2 ran with, if the host has not taken it back.
+ *
+ * Context: the vCPU's task.  Does not sleep.
+ * Return: whether the page is still mapped, and was read.
+ */
+bool kvm_nested_page_peek(struct gfn_to_pfn_cache *gpc, gpa_t gpa, void *to,
+			  unsigned int len)
+{
+	bool mapped;
+
+	read_lock(&gpc->lock);
+	mapped = gpc->valid && gpc->gpa == gfn_to_gpa(gpa_to_gfn(gpa));
+	if (mapped)
+		memcpy(to, gpc->khva + offset_in_page(gpa), len);
+	read_unlock(&gpc->lock);
+	return mapped;
+}
+EXPORT_SYMBOL_GPL(kvm_nested_page_peek);
+
+/**
+ * kvm_nested_pages_refresh - look up again what the hardware uses
+ * @vcpu: the vCPU that found KVM_REQ_REFRESH_GPC
+ *
+ * Context: the vCPU's task, kvm->srcu held, interrupts on.  May sleep.
+ * Return: 1, or 0 if L2 can't be entered with the memory that L1 has now; the
+ * vCPU exits to user space then, and tries again when it is back.
+ */
+int kvm_nested_pages_refresh(struct kvm_vcpu *vcpu)
+{
+	const struct kvm_x86_nested_ops *ops = kvm_x86_ops.nested_ops;
+
+	if (!ops->refresh_pages || ops->refresh_pages(vcpu))
+		return 1;
+
+	vcpu->run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
+	vcpu->run->internal.suberror = KVM_INTERNAL_ERROR_EMULATION;
+	vcpu->run->internal.ndata = 0;
+	kvm_make_request(KVM_REQ_REFRESH_GPC, vcpu);
+	return 0;
+}
+
+/**
+ * kvm_nested_pages_memslots_updated - no vCPU shall use a page by old memslots
+ * @kvm: the VM, its memslots just replaced
+ *
+ * A vCPU that entered L2 by the old memslots did so before the readers of these
+ * were waited for.  So it has made the table, and it is found in guest mode.
+ *
+ * Context: kvm->slots_lock held.  Waits for vCPUs to leave guest mode.
+ */
+void kvm_nested_pages_memslots_updated(struct kvm *kvm)
+{
+	lockdep_assert_held(&kvm->slots_lock);
+
+	if (kvm->arch.nested_contexts && kvm_x86_ops.nested_ops->refresh_pages)
+		kvm_make_all_cpus_request(kvm, KVM_REQ_REFRESH_GPC);
+}
+
+/**
+ * kvm_nested_page_slot_moves - is a page missing only for the moment?
+ * @vcpu: the vCPU
+ * @gpa: an address in the page
+ *
+ * A memslot that user space moves or deletes is invalid for a while.  User space
+ * doesn't see that; vCPUs must wait, see kvm_nested_slots_lock().
+ *
+ * Context: the vCPU's task, kvm->srcu held.
+ * Return: whether that is so.
+ */
+bool kvm_nested_page_slot_moves(struct kvm_vcpu *vcpu, gpa_t gpa)
+{
+	struct kvm_memory_slot *slot = gfn_to_memslot(vcpu->kvm, gpa_to_gfn(gpa));
+
+	return slot && slot->flags & KVM_MEMSLOT_INVALID;
+}
+EXPORT_SYMBOL_GPL(kvm_nested_page_slot_moves);
+
+/**
+ * kvm_nested_slots_lock - wait until memslots are at rest, and keep them there
+ * @vcpu: the vCPU
+ *
+ * An update waits for readers of the memslots, and so for @vcpu: it is let by.
+ *
+ * Context: the vCPU's task, kvm->srcu held as the vCPU's; no lock but vcpu->mutex
+ * held, and nothing remembered of the memslots.  Sleeps.
+ */
+void kvm_nested_slots_lock(struct kvm_vcpu *vcpu)
+{
+	kvm_vcpu_srcu_read_unlock(vcpu);
+	mutex_lock(&vcpu->kvm->slots_lock);
+	kvm_vcpu_srcu_read_lock(vcpu);
+}
+EXPORT_SYMBOL_GPL(kvm_nested_slots_lock);
+
+/**
+ * kvm_nested_slots_unlock - undo kvm_nested_slots_lock()
+ * @vcpu: the vCPU
+ *
+ * Context: the vCPU's task.
+ */
+void kvm_nested_slots_unlock(struct kvm_vcpu *vcpu)
+{
+	mutex_unlock(&vcpu->kvm->slots_lock);
+}
+EXPORT_SYMBOL_GPL(kvm_nested_slots_unlock);

@@ -15,10 +15,6 @@
  *	#VMEXIT		writes L2's state to the page, all at once
  *	VMLOAD, VMSAVE	copy between the page and vmcb01
  *	MSR bitmap	is merged from L1's pages word by word
- *
- * Where there is no mapping to be had, because the context is private or L1's
- * page can't be cached, the page is mapped for the one access, as KVM does
- * without contexts; if that fails too, its error decides what L1 sees.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -92,24 +88,6 @@ static void svm_copy_vmcb12(struct kvm_vcpu *vcpu, struct vmcb *to,
 #endif
 }
 
-static void svm_vmcb12_map_init(struct svm_vmcb12_map *m, gpa_t gpa)
-{
-	m->vmcb12 = NULL;
-	m->gpa = gpa;
-	m->gpc = NULL;
-	m->copied = false;
-	m->map.hva = NULL;
-}
-
-static int svm_vmcb12_map_once(struct kvm_vcpu *vcpu, struct svm_vmcb12_map *m)
-{
-	int ret = kvm_vcpu_map(vcpu, gpa_to_gfn(m->gpa), &m->map);
-
-	if (!ret)
-		m->vmcb12 = m->map.hva;
-	return ret;
-}
-
 /**
  * svm_vmcb12_begin_vmrun - get a vmcb12 for VMRUN
  * @vcpu: the vCPU that executes VMRUN
@@ -131,7 +109,8 @@ int svm_vmcb12_begin_vmrun(struct kvm_vcpu *vcpu, gpa_t gpa,
 	struct vmcb *page;
 	int ret;
 
-	svm_vmcb12_map_init(m, gpa);
+	m->gpa = gpa;
+	m->copied = false;
 
 	ctx = svm_context_load(vcpu, gpa);
 	if (ctx && copy) {
@@ -146,7 +125,8 @@ int svm_vmcb12_begin_vmrun(struct kvm_vcpu *vcpu, gpa_t gpa,
 		}
 	}
 
-	ret = svm_vmcb12_map_once(vcpu, m);
+	ret = kvm_nested_page_begin_once(vcpu, svm_context_key(gpa), &m->page);
+	m->vmcb12 = m->page.hva;
 	if (ret)
 		svm_context_clear(vcpu, gpa);
 	return ret;
@@ -192,7 +172,7 @@ void svm_vmcb12_fail_vmrun(struct kvm_vcpu *vcpu, struct svm_vmcb12_map *m)
 void svm_vmcb12_end_vmrun(struct kvm_vcpu *vcpu, struct svm_vmcb12_map *m)
 {
 	if (!m->copied)
-		kvm_vcpu_unmap(vcpu, &m->map, true);
+		kvm_nested_page_end(vcpu, &m->page, true);
 	m->vmcb12 = NULL;
 }
 
@@ -212,21 +192,15 @@ void svm_vmcb12_end_vmrun(struct kvm_vcpu *vcpu, struct svm_vmcb12_map *m)
 int svm_vmcb12_begin_vmexit(struct kvm_vcpu *vcpu, gpa_t gpa,
 			    struct svm_vmcb12_map *m)
 {
-	struct svm_nested_context *ctx;
+	struct svm_nested_context *ctx = svm_context_load(vcpu, gpa);
+	int ret;
 
-	svm_vmcb12_map_init(m, gpa);
-
-	ctx = svm_context_load(vcpu, gpa);
-	if (ctx) {
-		m->vmcb12 = kvm_nested_page_lock(&ctx->vmcb12,
-						 svm_context_key(gpa), true);
-		if (m->vmcb12) {
-			m->gpc = &ctx->vmcb12;
-			return 0;
-		}
-	}
-
-	return svm_vmcb12_map_once(vcpu, m);
+	m->gpa = gpa;
+	m->copied = false;
+	ret = kvm_nested_page_begin(vcpu, ctx ? &ctx->vmcb12 : NULL,
+				    svm_context_key(gpa), true, &m->page);
+	m->vmcb12 = m->page.hva;
+	return ret;
 }
 
 /**
@@ -241,12 +215,7 @@ int svm_vmcb12_begin_vmexit(struct kvm_vcpu *vcpu, gpa_t gpa,
  */
 void svm_vmcb12_end_vmexit(struct kvm_vcpu *vcpu, struct svm_vmcb12_map *m)
 {
-	if (m->gpc) {
-		kvm_gpc_mark_dirty_in_slot(m->gpc);
-		kvm_nested_page_unlock(m->gpc);
-	} else {
-		kvm_vcpu_unmap(vcpu, &m->map, true);
-	}
+	kvm_nested_page_end(vcpu, &m->page, true);
 	m->vmcb12 = NULL;
 	svm_context_clear(vcpu, m->gpa);
 }

@@ -7,6 +7,8 @@
 
 #include <linux/kvm_host.h>
 
+#include "nested_page.h"
+
 struct vcpu_svm;
 struct vmcb;
 
@@ -14,16 +16,14 @@ struct vmcb;
  * struct svm_vmcb12_map - access to a vmcb12
  * @vmcb12:	the block, or a copy of it; NULL if it can't be accessed
  * @gpa:	its address as L1 gave it
- * @gpc:	set while @vmcb12 is L1's page as a context keeps it mapped
  * @copied:	@vmcb12 is the vCPU's copy
- * @map:	set while @vmcb12 is L1's page, mapped for this access alone
+ * @page:	else, L1's page
  */
 struct svm_vmcb12_map {
 	struct vmcb *vmcb12;
 	gpa_t gpa;
-	struct gfn_to_pfn_cache *gpc;
 	bool copied;
-	struct kvm_host_map map;
+	struct kvm_nested_map page;
 };
 
 int svm_vmcb12_begin_vmrun(struct kvm_vcpu *vcpu, gpa_t gpa,

@@ -8,11 +8,17 @@
  * one, which is how it moves an L2 to another CPU, or when the vCPU leaves VMX
  * operation.  An eVMCS's is taken when L2 is entered with it.
  *
- * It keeps mapped what only L0 reads: L1's MSR bitmap.  A kept page is accessed
- * under a lock, and nothing may sleep meanwhile; see nested_page.h.  Where there
- * is no mapping to be had, because the context is private or L1's page can't be
- * cached, the page is mapped for the one access, as KVM does without contexts; if
- * that fails too, its error decides what L1 sees.
+ * It keeps mapped
+ *
+ *	the control block	VMCS or eVMCS.  A VMCS is copied in and out as a
+ *				whole when it becomes current and when it ceases to
+ *				be; an eVMCS at each entry and exit.
+ *	the MSR bitmap		merged at each entry
+ *	the hardware's pages	APIC-access page, virtual-APIC page and posted-
+ *				interrupt descriptor.  Their addresses are in vmcs02
+ *				as long as L2 runs.
+ *
+ * See nested_page.h for how kept pages are accessed.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -22,6 +28,7 @@
 #include "../nested.h"
 #include "../nested_page.h"
 #include "hyperv.h"
+#include "nested.h"
 #include "nested_context.h"
 #include "vmx.h"
 
@@ -34,138 +41,647 @@
 /**
  * struct vmx_nested_context - what is kept of an L2 on VMX
  * @base:	for the table
+ * @block:	the page of the VMCS or eVMCS
  * @msr_bitmap:	the page of L1's MSR bitmap
+ * @hw:		the pages that vmcs02 refers to
  */
 struct vmx_nested_context {
 	struct kvm_nested_context base;
+	struct gfn_to_pfn_cache block;
 	struct gfn_to_pfn_cache msr_bitmap;
+	struct gfn_to_pfn_cache hw[NR_VMX_HW_PAGES];
 };
 
-/* The key of the block that L2 is run with, or INVALID_GPA. */
-static gpa_t vmx_context_key(struct vcpu_vmx *vmx)
-{
-	if (nested_vmx_is_evmptr12_valid(vmx))
-		return vmx->nested.hv_evmcs_vmptr | VMX_CONTEXT_EVMCS;
+static const bool vmx_hw_page_written[NR_VMX_HW_PAGES] = {
+	[VMX_VIRTUAL_APIC_PAGE]	= true,
+	[VMX_PI_DESC_PAGE]	= true,
+};
 
-	return vmx->nested.current_vmptr;
+/* The descriptor's lock is taken within that of the virtual-APIC page. */
+static struct lock_class_key vmx_pi_desc_key;
+
+static gpa_t vmx_page_of(gpa_t gpa)
+{
+	return gfn_to_gpa(gpa_to_gfn(gpa));
 }
 
-/* The context that the vCPU uses; NULL if it is a private one. */
-static struct vmx_nested_context *vmx_context(struct vcpu_vmx *vmx)
+/* Dirty logging is off most of the time. */
+static void vmx_mark_kept_page_dirty(struct gfn_to_pfn_cache *gpc)
 {
+	if (unlikely(kvm_slot_dirty_track_enabled(gpc->memslot)))
+		mark_page_dirty_in_slot(gpc->kvm, gpc->memslot,
+					gpa_to_gfn(gpc->gpa));
+}
+
+static void vmx_context_take(struct vcpu_vmx *vmx, gpa_t key)
+{
+	struct vmx_l1_pages *l1 = &vmx->nested.l1;
 	struct kvm_vcpu *vcpu = &vmx->vcpu;
-	gpa_t key = vmx_context_key(vmx);
 	struct kvm_nested_context *ctx;
 
-	if (key == INVALID_GPA)
-		return NULL;
-
 	ctx = kvm_nested_context_load(vcpu, key);
-	if (kvm_nested_context_is_private(vcpu, ctx))
-		return NULL;
-
-	return container_of(ctx, struct vmx_nested_context, base);
+	l1->taken = true;
+	l1->key = key;
+	l1->context = NULL;
+	if (!kvm_nested_context_is_private(vcpu, ctx))
+		l1->context = container_of(ctx, struct vmx_nested_context, base);
 }
 
 /**
- * vmx_contexts_init - prepare a VM in which L1 enters VMX operation
- * @vcpu: the vCPU that executes VMXON
+ * vmx_context_enter - L2 is about to be entered
+ * @vmx: the vCPU
  *
- * If memory is short, the VM does without contexts.
+ * Usually the control block's context has been taken already.  This is for when
+ * the nested state was set by user space, or there was none to be had.
  *
- * Context: the vCPU's task.  May sleep.
+ * Context: the vCPU's task, kvm->srcu held.  May sleep.
  */
-void vmx_contexts_init(struct kvm_vcpu *vcpu)
+void vmx_context_enter(struct vcpu_vmx *vmx)
 {
-	kvm_nested_context_table_init(vcpu->kvm);
+	gpa_t key = vmx->nested.current_vmptr;
+
+	if (likely(vmx->nested.l1.context) ||
+	    !vmx->vcpu.kvm->arch.nested_contexts)
+		return;
+
+	if (nested_vmx_is_evmptr12_valid(vmx))
+		key = vmx_page_of(vmx->nested.hv_evmcs_vmptr) | VMX_CONTEXT_EVMCS;
+	if (key != INVALID_GPA)
+		vmx_context_take(vmx, key);
 }
 
 /**
- * vmx_context_load - a VMCS becomes current
- * @vcpu: the vCPU that executes VMPTRLD, or whose nested state is set
- * @vmptr: the VMCS's guest-physical address in bytes, page aligned
- *
- * Parks the context that @vcpu had.
- *
- * Context: the vCPU's task.  May sleep.
- */
-void vmx_context_load(struct kvm_vcpu *vcpu, gpa_t vmptr)
-{
-	kvm_nested_context_load(vcpu, vmptr);
-}
-
-/**
- * vmx_context_leave - the current VMCS will not be any more
- * @vmx: the vCPU, its current_vmptr still set, or INVALID_GPA
+ * vmx_context_leave - the vCPU's VMCS or eVMCS is not current any more
+ * @vmx: the vCPU, not in guest mode
  *
  * Context: the vCPU's task, or nobody runs the vCPU.  Does not sleep.
  */
 void vmx_context_leave(struct vcpu_vmx *vmx)
 {
-	kvm_nested_context_clear(&vmx->vcpu, vmx->nested.current_vmptr);
+	struct vmx_l1_pages *l1 = &vmx->nested.l1;
+
+	if (!l1->taken)
+		return;
+
+	l1->taken = false;
+	l1->context = NULL;
+	kvm_nested_context_clear(&vmx->vcpu, l1->key);
 }
 
 /**
- * vmx_context_leave_evmcs - the same for an enlightened VMCS
- * @vmx: the vCPU, its hv_evmcs_vmptr still set
+ * vmx_contexts_free - the vCPU leaves VMX operation
+ * @vmx: the vCPU, not in guest mode, with no eVMCS current
+ *
+ * The table and the contexts stay for the VM's other vCPUs.
  *
  * Context: the vCPU's task, or nobody runs the vCPU.  Does not sleep.
  */
-void vmx_context_leave_evmcs(struct vcpu_vmx *vmx)
+void vmx_contexts_free(struct vcpu_vmx *vmx)
 {
-	if (nested_vmx_is_evmptr12_valid(vmx))
-		kvm_nested_context_clear(&vmx->vcpu, vmx_context_key(vmx));
+	vmx_context_leave(vmx);
+	kfree(vmx->nested.l1.evmcs);
+	vmx->nested.l1.evmcs = NULL;
 }
 
 /**
- * vmx_context_begin_msr_bitmap - read L1's MSR bitmap
+ * vmx_context_read_header - look at a VMCS that is to become current
+ * @vmx: the vCPU that executes VMPTRLD
+ * @vmptr: the VMCS's guest-physical address in bytes, page aligned
+ * @hdr: filled in
+ *
+ * Uses the mapping of a context that is there already, whoever owns it; the vCPU
+ * still needs the one that it has, to write the VMCS that is current so far.
+ *
+ * Context: the vCPU's task, kvm->srcu held.  May sleep.
+ * Return: 0, or -EFAULT if it can't be read.
+ */
+int vmx_context_read_header(struct vcpu_vmx *vmx, gpa_t vmptr,
+			    struct vmcs_hdr *hdr)
+{
+	struct kvm_nested_context *base;
+	struct vmx_nested_context *ctx;
+	struct vmcs12 *vmcs12;
+
+	base = kvm_nested_context_find(&vmx->vcpu, vmptr);
+	if (base) {
+		ctx = container_of(base, struct vmx_nested_context, base);
+		vmcs12 = kvm_nested_page_trylock(&ctx->block, vmptr);
+		if (vmcs12) {
+			*hdr = vmcs12->hdr;
+			kvm_nested_page_unlock(&ctx->block);
+			return 0;
+		}
+	}
+	return kvm_read_guest_page(vmx->vcpu.kvm, gpa_to_gfn(vmptr), hdr,
+				   offsetof(struct vmcs12, hdr), sizeof(*hdr));
+}
+
+/**
+ * vmx_context_read_vmcs12 - a VMCS becomes current
+ * @vmx: the vCPU that executes VMPTRLD, with no VMCS current
+ * @vmptr: the VMCS's guest-physical address in bytes, page aligned
+ *
+ * Takes the context and fills the vCPU's cached vmcs12.
+ *
+ * Context: the vCPU's task, kvm->srcu held.  May sleep.
+ * Return: 0, or -EFAULT if it can't be read; no context is held then.
+ */
+int vmx_context_read_vmcs12(struct vcpu_vmx *vmx, gpa_t vmptr)
+{
+	struct vmx_nested_context *ctx;
+	void *vmcs12 = NULL;
+	int ret;
+
+	vmx_context_take(vmx, vmptr);
+	ctx = vmx->nested.l1.context;
+	if (ctx)
+		vmcs12 = kvm_nested_page_lock(&ctx->block, vmptr, true);
+	if (vmcs12) {
+		memcpy(vmx->nested.cached_vmcs12, vmcs12, sizeof(struct vmcs12));
+		kvm_nested_page_unlock(&ctx->block);
+		return 0;
+	}
+
+	ret = kvm_read_guest_page(vmx->vcpu.kvm, gpa_to_gfn(vmptr),
+				  vmx->nested.cached_vmcs12, 0,
+				  sizeof(struct vmcs12));
+	if (ret)
+		vmx_context_leave(vmx);
+	return ret;
+}
+
+/**
+ * vmx_context_write_vmcs12 - the current VMCS ceases to be current
+ * @vmx: the vCPU, its current_vmptr still set
+ *
+ * Writes the vCPU's cached vmcs12 to L1's memory and parks the context.  If L1
+ * has no memory there, the VMCS is lost.
+ *
+ * Context: the vCPU's task, kvm->srcu held.  May sleep.
+ */
+void vmx_context_write_vmcs12(struct vcpu_vmx *vmx)
+{
+	struct vmx_nested_context *ctx = vmx->nested.l1.context;
+	gpa_t vmptr = vmx->nested.current_vmptr;
+	void *vmcs12 = NULL;
+
+	if (ctx)
+		vmcs12 = kvm_nested_page_lock(&ctx->block, vmptr, true);
+	if (vmcs12) {
+		memcpy(vmcs12, vmx->nested.cached_vmcs12, sizeof(struct vmcs12));
+		vmx_mark_kept_page_dirty(&ctx->block);
+		kvm_nested_page_unlock(&ctx->block);
+	} else {
+		kvm_vcpu_write_guest_page(&vmx->vcpu, gpa_to_gfn(vmptr),
+					  vmx->nested.cached_vmcs12, 0,
+					  sizeof(struct vmcs12));
+	}
+	vmx_context_leave(vmx);
+}
+
+/**
+ * vmx_begin_msr_bitmap - read L1's MSR bitmap
  * @vmx: the vCPU that enters L2
  * @gpa: the bitmap's guest-physical address in bytes, page aligned
- * @page: filled in, for vmx_context_end_msr_bitmap()
+ * @m: filled in, for kvm_nested_page_end()
  *
  * The bitmap's layout: SDM volume 3C, "MSR-Bitmap Address".
  *
- * Context: the vCPU's task, kvm->srcu held.  May sleep; but on success the
- * caller must not sleep until vmx_context_end_msr_bitmap(), for a lock is held.
+ * Context: as kvm_nested_page_begin().
  * Return: the bitmap, or NULL if it can't be read.
  */
-unsigned long *vmx_context_begin_msr_bitmap(struct vcpu_vmx *vmx, gpa_t gpa,
-					    struct vmx_l1_page *page)
+unsigned long *vmx_begin_msr_bitmap(struct vcpu_vmx *vmx, gpa_t gpa,
+				    struct kvm_nested_map *m)
 {
-	struct vmx_nested_context *ctx = vmx_context(vmx);
-	void *bitmap;
+	struct vmx_nested_context *ctx = vmx->nested.l1.context;
 
-	page->gpc = NULL;
+	kvm_nested_page_begin(&vmx->vcpu, ctx ? &ctx->msr_bitmap : NULL, gpa,
+			      false, m);
+	return m->hva;
+}
+
+static hpa_t vmx_map_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page,
+			     gpa_t gpa)
+{
+	struct kvm_host_map *map = &vmx->nested.l1.hw_map[page];
+	struct vmx_nested_context *ctx = vmx->nested.l1.context;
+	bool written = vmx_hw_page_written[page];
+	hpa_t hpa;
+
+	/* From before, if L2 runs already. */
+	kvm_vcpu_unmap(&vmx->vcpu, map, written);
 
 	if (ctx) {
-		bitmap = kvm_nested_page_lock(&ctx->msr_bitmap,
-					      gfn_to_gpa(gpa_to_gfn(gpa)), false);
-		if (bitmap) {
-			page->gpc = &ctx->msr_bitmap;
-			return bitmap;
-		}
+		hpa = kvm_nested_page_use(&ctx->hw[page], vmx_page_of(gpa),
+					  &vmx->vcpu, written);
+		if (VALID_PAGE(hpa))
+			return hpa;
+		kvm_nested_page_unuse(&ctx->hw[page]);
 	}
 
-	if (kvm_vcpu_map(&vmx->vcpu, gpa_to_gfn(gpa), &page->map))
-		return NULL;
-	return page->map.hva;
+	if (kvm_vcpu_map(&vmx->vcpu, gpa_to_gfn(gpa), map))
+		return INVALID_PAGE;
+	vmx->nested.l1.hw_mapped = true;
+	return pfn_to_hpa(map->pfn);
+}
+
+/* When the page has to be looked up. */
+static noinline hpa_t vmx_find_hw_page(struct vcpu_vmx *vmx,
+				       enum vmx_hw_page page, gpa_t gpa)
+{
+	struct kvm_vcpu *vcpu = &vmx->vcpu;
+	hpa_t hpa;
+
+	hpa = vmx_map_hw_page(vmx, page, gpa);
+	if (VALID_PAGE(hpa) || !vcpu->kvm->arch.nested_contexts ||
+	    !kvm_nested_page_slot_moves(vcpu, gpa))
+		return hpa;
+
+	kvm_nested_slots_lock(vcpu);
+	hpa = vmx_map_hw_page(vmx, page, gpa);
+	kvm_nested_slots_unlock(vcpu);
+	return hpa;
 }
 
 /**
- * vmx_context_end_msr_bitmap - L1's MSR bitmap has been read
- * @vmx: the vCPU that enters L2
- * @page: from vmx_context_begin_msr_bitmap(), which succeeded
+ * vmx_use_hw_page - let the hardware use one of L1's pages while L2 runs
+ * @vmx: the vCPU that enters L2, or whose request KVM_REQ_REFRESH_GPC is handled
+ * @page: which
+ * @gpa: the address in bytes that vmcs12 has for it
  *
- * Context: the vCPU's task.  May sleep if the page was mapped for this access
- * alone.
+ * Context: the vCPU's task, kvm->srcu held as the vCPU's, no lock but
+ * vcpu->mutex held.  May sleep.
+ * Return: the host-physical address for vmcs02, good until vmx_unuse_hw_pages()
+ * or the next KVM_REQ_REFRESH_GPC; or INVALID_PAGE if L1 has no memory there.
  */
-void vmx_context_end_msr_bitmap(struct vcpu_vmx *vmx, struct vmx_l1_page *page)
+hpa_t vmx_use_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page, gpa_t gpa)
 {
-	if (page->gpc)
-		kvm_nested_page_unlock(page->gpc);
-	else
-		kvm_vcpu_unmap(&vmx->vcpu, &page->map, false);
+	struct vmx_nested_context *ctx = vmx->nested.l1.context;
+	hpa_t hpa = INVALID_PAGE;
+
+	if (likely(ctx && !vmx->nested.l1.hw_map[page].hva))
+		hpa = kvm_nested_page_tryuse(&ctx->hw[page], vmx_page_of(gpa),
+					     &vmx->vcpu);
+	if (unlikely(!VALID_PAGE(hpa)))
+		hpa = vmx_find_hw_page(vmx, page, gpa);
+
+	return VALID_PAGE(hpa) ? hpa + offset_in_page(gpa) : INVALID_PAGE;
 }
+
+/**
+ * vmx_unuse_hw_pages - vmcs02 will not be entered with these pages any more
+ * @vmx: the vCPU that left L2, or failed to enter it
+ *
+ * What the hardware wrote has been logged as dirty at each exit from L2, see
+ * vmx_mark_hw_page_dirty().
+ *
+ * Context: the vCPU's task, or nobody runs the vCPU; kvm->srcu held.  May sleep
+ * if a page was mapped for this run of L2 alone.
+ */
+void vmx_unuse_hw_pages(struct vcpu_vmx *vmx)
+{
+	struct vmx_l1_pages *l1 = &vmx->nested.l1;
+	int page;
+
+	if (likely(l1->context)) {
+		for (page = 0; page < NR_VMX_HW_PAGES; page++)
+			kvm_nested_page_unuse(&l1->context->hw[page]);
+	}
+	if (likely(!l1->hw_mapped))
+		return;
+
+	for (page = 0; page < NR_VMX_HW_PAGES; page++)
+		kvm_vcpu_unmap(&vmx->vcpu, &l1->hw_map[page],
+			       vmx_hw_page_written[page]);
+	l1->hw_mapped = false;
+}
+
+/**
+ * vmx_mark_hw_page_dirty - log as dirty what the hardware may have written to
+ * @vmx: the vCPU, in guest mode
+ * @page: which
+ * @gpa: the address in bytes that vmcs12 has for it
+ *
+ * The memslot that the kept page was found in is good as long as memslots are the
+ * same.  Only the owner of the context changes it, so no lock is needed.
+ *
+ * Context: the vCPU's task, kvm->srcu held.  Does not sleep.
+ */
+void vmx_mark_hw_page_dirty(struct vcpu_vmx *vmx, enum vmx_hw_page page,
+			    gpa_t gpa)
+{
+	struct vmx_nested_context *ctx = vmx->nested.l1.context;
+	struct kvm *kvm = vmx->vcpu.kvm;
+	struct gfn_to_pfn_cache *gpc;
+
+	if (likely(ctx)) {
+		gpc = &ctx->hw[page];
+		if (likely(gpc->gpa == vmx_page_of(gpa) && gpc->memslot &&
+			   gpc->generation == kvm_memslots(kvm)->generation)) {
+			vmx_mark_kept_page_dirty(gpc);
+			return;
+		}
+	}
+	kvm_vcpu_mark_page_dirty(&vmx->vcpu, gpa_to_gfn(gpa));
+}
+
+/**
+ * vmx_peek_hw_page - read from one of the hardware's pages
+ * @vmx: the vCPU, in guest mode
+ * @page: which
+ * @gpa: address in bytes of what is read, all within the page
+ * @to: where to put it
+ * @len: its length in bytes
+ *
+ * For a vCPU that is about to sleep: it holds neither kvm->srcu, nor may it look
+ * up a page that the host has taken back.
+ *
+ * Context: the vCPU's task.  Does not sleep.
+ * Return: 1 if it was read; 0 if L2 runs without such a page; -EAGAIN if the page
+ * has to be looked up anew, for which the vCPU's request is pending.
+ */
+int vmx_peek_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page, gpa_t gpa,
+		     void *to, unsigned int len)
+{
+	struct kvm_host_map *map = &vmx->nested.l1.hw_map[page];
+	struct vmx_nested_context *ctx = vmx->nested.l1.context;
+
+	if (map->hva) {
+		memcpy(to, map->hva + offset_in_page(gpa), len);
+		return 1;
+	}
+	if (!ctx || !ctx->hw[page].vcpu)
+		return 0;
+
+	return kvm_nested_page_peek(&ctx->hw[page], gpa, to, len) ? 1 : -EAGAIN;
+}
+
+/* L0's access to a page that may be mapped for this run of L2. */
+static void *vmx_begin_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page,
+			       gpa_t gpa, bool may_sleep,
+			       struct kvm_nested_map *m)
+{
+	struct vmx_nested_context *ctx = vmx->nested.l1.context;
+
+	m->gpc = NULL;
+	m->map.hva = NULL;
+	m->hva = vmx->nested.l1.hw_map[page].hva;
+	if (m->hva || !ctx)
+		return m->hva;
+
+	m->gpc = &ctx->hw[page];
+	if (may_sleep)
+		m->hva = kvm_nested_page_lock(m->gpc, vmx_page_of(gpa), true);
+	else
+		m->hva = kvm_nested_page_trylock(m->gpc, vmx_page_of(gpa));
+	return m->hva;
+}
+
+/**
+ * vmx_begin_posted - get at what it takes to process a posted interrupt
+ * @vmx: the vCPU, in guest mode
+ * @p: filled in, for vmx_end_posted()
+ *
+ * Two locks may be held then.  A page that has to be mapped first is mapped with
+ * neither held, and the vCPU comes back to its pending events.
+ *
+ * Context: the vCPU's task, kvm->srcu held, no spinlock held.  May sleep; but on
+ * success the caller must not sleep until vmx_end_posted().
+ * Return: 1; 0 if the vCPU has to come back, which is requested; -ENXIO if L1 has
+ * no memory for the descriptor.
+ */
+int vmx_begin_posted(struct vcpu_vmx *vmx, struct vmx_posted_pages *p)
+{
+	struct vmcs12 *vmcs12 = get_vmcs12(&vmx->vcpu);
+	gpa_t pi_gpa = vmcs12->posted_intr_desc_addr;
+	void *page;
+
+	p->vapic = vmx_begin_hw_page(vmx, VMX_VIRTUAL_APIC_PAGE,
+				     vmcs12->virtual_apic_page_addr, true,
+				     &p->vapic_map);
+	page = vmx_begin_hw_page(vmx, VMX_PI_DESC_PAGE, pi_gpa, false,
+				 &p->pi_map);
+	if (likely(page)) {
+		p->pi = page + offset_in_page(pi_gpa);
+		return 1;
+	}
+	if (p->vapic)
+		kvm_nested_page_end(&vmx->vcpu, &p->vapic_map, false);
+
+	if (!vmx_begin_hw_page(vmx, VMX_PI_DESC_PAGE, pi_gpa, true, &p->pi_map))
+		return -ENXIO;
+	kvm_nested_page_end(&vmx->vcpu, &p->pi_map, false);
+	kvm_make_request(KVM_REQ_EVENT, &vmx->vcpu);
+	return 0;
+}
+
+/**
+ * vmx_end_posted - undo vmx_begin_posted()
+ * @vmx: the vCPU
+ * @p: from vmx_begin_posted(), which returned 1
+ *
+ * Context: the vCPU's task, kvm->srcu held.  Does not sleep.
+ */
+void vmx_end_posted(struct vcpu_vmx *vmx, struct vmx_posted_pages *p)
+{
+	kvm_nested_page_end(&vmx->vcpu, &p->pi_map, true);
+	if (p->vapic)
+		kvm_nested_page_end(&vmx->vcpu, &p->vapic_map, true);
+}
+
+#ifdef CONFIG_KVM_HYPERV
+/*
+ * L1 may write to its eVMCS any time, from another vCPU.  What decides about more
+ * than one thing is read here, once per entry; all else is read once when the
+ * eVMCS is copied to the vmcs12.
+ */
+static void vmx_copy_evmcs_header(struct hv_enlightened_vmcs *to,
+				  struct hv_enlightened_vmcs *from)
+{
+	to->revision_id = READ_ONCE(from->revision_id);
+	to->hv_clean_fields = READ_ONCE(from->hv_clean_fields);
+	to->hv_enlightenments_control = READ_ONCE(from->hv_enlightenments_control);
+}
+
+/* The page of the eVMCS whose context the vCPU has taken. */
+static gpa_t vmx_evmcs_gpa(struct vcpu_vmx *vmx)
+{
+	return vmx_page_of(vmx->nested.l1.key);
+}
+
+/* If it is mapped as long as it is current, instead of being kept. */
+static struct hv_enlightened_vmcs *vmx_pinned_evmcs(struct vcpu_vmx *vmx,
+						    struct kvm_nested_map *m)
+{
+	m->gpc = NULL;
+	m->map.hva = NULL;
+	m->hva = vmx->nested.l1.evmcs_map.hva;
+	return m->hva;
+}
+
+/**
+ * vmx_begin_evmcs - access L1's eVMCS
+ * @vmx: the vCPU, with an eVMCS current
+ * @m: filled in, for kvm_nested_page_end()
+ *
+ * Context: as kvm_nested_page_begin().
+ * Return: the eVMCS, or NULL if L1 has no memory there any more.
+ */
+struct hv_enlightened_vmcs *vmx_begin_evmcs(struct vcpu_vmx *vmx,
+					    struct kvm_nested_map *m)
+{
+	struct vmx_nested_context *ctx = vmx->nested.l1.context;
+
+	if (vmx_pinned_evmcs(vmx, m))
+		return m->hva;
+
+	kvm_nested_page_begin(&vmx->vcpu, ctx ? &ctx->block : NULL,
+			      vmx_evmcs_gpa(vmx), true, m);
+	return m->hva;
+}
+
+/**
+ * vmx_trybegin_evmcs - the same where nothing may sleep
+ * @vmx: the vCPU, with an eVMCS current
+ * @m: filled in, for kvm_nested_page_end()
+ *
+ * Context: the vCPU's task, kvm->srcu held.  Does not sleep.
+ * Return: the eVMCS, or NULL if vmx_map_evmcs() has to be called first.
+ */
+struct hv_enlightened_vmcs *vmx_trybegin_evmcs(struct vcpu_vmx *vmx,
+					       struct kvm_nested_map *m)
+{
+	struct vmx_nested_context *ctx = vmx->nested.l1.context;
+
+	if (vmx_pinned_evmcs(vmx, m) || !ctx)
+		return m->hva;
+
+	m->gpc = &ctx->block;
+	m->hva = kvm_nested_page_trylock_atomic(m->gpc, vmx_evmcs_gpa(vmx));
+	return m->hva;
+}
+
+/**
+ * vmx_map_evmcs - map L1's eVMCS, for vmx_trybegin_evmcs()
+ * @vmx: the vCPU, with an eVMCS current
+ *
+ * Context: the vCPU's task, kvm->srcu held, no spinlock held.  May sleep.
+ * Return: whether L1 has memory there.
+ */
+bool vmx_map_evmcs(struct vcpu_vmx *vmx)
+{
+	struct vmx_l1_pages *l1 = &vmx->nested.l1;
+	gpa_t gpa = vmx_evmcs_gpa(vmx);
+
+	if (l1->evmcs_map.hva)
+		return true;
+
+	if (l1->context &&
+	    kvm_nested_page_lock(&l1->context->block, gpa, true)) {
+		kvm_nested_page_unlock(&l1->context->block);
+		return true;
+	}
+	return !kvm_vcpu_map(&vmx->vcpu, gpa_to_gfn(gpa), &l1->evmcs_map);
+}
+
+/**
+ * vmx_read_evmcs - L2 is entered with the eVMCS that is current already
+ * @vmx: the vCPU
+ *
+ * Fills in what vmx->nested.hv_evmcs is for.
+ *
+ * Context: as vmx_map_evmcs().
+ * Return: whether L1 still has memory there.
+ */
+bool vmx_read_evmcs(struct vcpu_vmx *vmx)
+{
+	struct hv_enlightened_vmcs *evmcs;
+	struct kvm_nested_map m;
+
+	evmcs = vmx_begin_evmcs(vmx, &m);
+	if (!evmcs)
+		return false;
+
+	vmx_copy_evmcs_header(vmx->nested.l1.evmcs, evmcs);
+	kvm_nested_page_end(&vmx->vcpu, &m, false);
+	return true;
+}
+
+/**
+ * vmx_context_load_evmcs - an eVMCS becomes current
+ * @vmx: the vCPU that enters L2, with no VMCS nor eVMCS current
+ * @evmptr: the eVMCS's guest-physical address in bytes; the page is what counts
+ *
+ * Takes the context and does what vmx_read_evmcs() does.
+ *
+ * Context: as vmx_map_evmcs().
+ * Return: whether L1 has memory there; if not, no context is held.
+ */
+bool vmx_context_load_evmcs(struct vcpu_vmx *vmx, gpa_t evmptr)
+{
+	struct vmx_l1_pages *l1 = &vmx->nested.l1;
+
+	if (!l1->evmcs)
+		l1->evmcs = kzalloc(sizeof(*l1->evmcs), GFP_KERNEL_ACCOUNT);
+	if (!l1->evmcs)
+		return false;
+
+	vmx_context_take(vmx, vmx_page_of(evmptr) | VMX_CONTEXT_EVMCS);
+	if (!vmx_map_evmcs(vmx) || !vmx_read_evmcs(vmx)) {
+		vmx_context_leave_evmcs(vmx);
+		return false;
+	}
+	vmx->nested.hv_evmcs = l1->evmcs;
+	return true;
+}
+
+/**
+ * vmx_context_leave_evmcs - if an eVMCS is current, it is not any more
+ * @vmx: the vCPU, not in guest mode
+ *
+ * Context: the vCPU's task, or nobody runs the vCPU; kvm->srcu held.  May sleep
+ * if it was not kept in the context.
+ */
+void vmx_context_leave_evmcs(struct vcpu_vmx *vmx)
+{
+	struct vmx_l1_pages *l1 = &vmx->nested.l1;
+
+	kvm_vcpu_unmap(&vmx->vcpu, &l1->evmcs_map, true);
+	if (l1->taken && l1->key & VMX_CONTEXT_EVMCS)
+		vmx_context_leave(vmx);
+	vmx->nested.hv_evmcs = NULL;
+}
+
+static void vmx_evmcs_put_clean(struct hv_enlightened_vmcs *evmcs, bool clean)
+{
+	if (clean)
+		evmcs->hv_clean_fields |= HV_VMX_ENLIGHTENED_CLEAN_FIELD_ALL;
+	else
+		evmcs->hv_clean_fields &= ~HV_VMX_ENLIGHTENED_CLEAN_FIELD_ALL;
+}
+
+/**
+ * vmx_evmcs_set_clean - tell L1 and L0 what is to be read of the eVMCS
+ * @vmx: the vCPU that enters L2, after vmx_read_evmcs()
+ * @clean: nothing has changed since L0 read it; else everything has
+ *
+ * Context: as vmx_map_evmcs().
+ */
+void vmx_evmcs_set_clean(struct vcpu_vmx *vmx, bool clean)
+{
+	struct hv_enlightened_vmcs *evmcs;
+	struct kvm_nested_map m;
+
+	vmx_evmcs_put_clean(vmx->nested.hv_evmcs, clean);
+
+	evmcs = vmx_begin_evmcs(vmx, &m);
+	if (!evmcs)
+		return;
+
+	vmx_evmcs_put_clean(evmcs, clean);
+	kvm_nested_page_end(&vmx->vcpu, &m, true);
+}
+#endif /* CONFIG_KVM_HYPERV */
 
 /**
  * vmx_alloc_context - make a context that keeps nothing yet
@@ -177,12 +693,18 @@ void vmx_context_end_msr_bitmap(struct vcpu_vmx *vmx, struct vmx_l1_page *page)
 struct kvm_nested_context *vmx_alloc_context(struct kvm_vcpu *vcpu)
 {
 	struct vmx_nested_context *ctx;
+	int page;
 
 	ctx = kzalloc(sizeof(*ctx), KVM_NESTED_CONTEXT_GFP);
 	if (!ctx)
 		return NULL;
 
+	kvm_nested_page_init(&ctx->block, vcpu->kvm);
 	kvm_nested_page_init(&ctx->msr_bitmap, vcpu->kvm);
+	for (page = 0; page < NR_VMX_HW_PAGES; page++)
+		kvm_nested_page_init(&ctx->hw[page], vcpu->kvm);
+	lockdep_set_class(&ctx->hw[VMX_PI_DESC_PAGE].lock, &vmx_pi_desc_key);
+
 	return &ctx->base;
 }
 
@@ -196,8 +718,12 @@ void vmx_reset_context(struct kvm_nested_context *base)
 {
 	struct vmx_nested_context *ctx =
 		container_of(base, struct vmx_nested_context, base);
+	int page;
 
+	kvm_nested_page_drop(&ctx->block);
 	kvm_nested_page_drop(&ctx->msr_bitmap);
+	for (page = 0; page < NR_VMX_HW_PAGES; page++)
+		kvm_nested_page_drop(&ctx->hw[page]);
 }
 
 /**

@@ -1,32 +1,97 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Nested contexts on VMX: L1's MSR bitmap stays mapped.
+ * Nested contexts on VMX: L1's control blocks, MSR bitmaps and the pages that
+ * vmcs02 refers to stay mapped.
  */
 #ifndef __KVM_X86_VMX_NESTED_CONTEXT_H
 #define __KVM_X86_VMX_NESTED_CONTEXT_H
 
 #include <linux/kvm_host.h>
 
-struct vcpu_vmx;
+#include "../nested_page.h"
 
-/**
- * struct vmx_l1_page - access to a page of L1
- * @gpc:	set while the page is one that a context keeps mapped
- * @map:	set while the page is mapped for this access alone
+struct hv_enlightened_vmcs;
+struct vcpu_vmx;
+struct vmcs_hdr;
+struct vmx_nested_context;
+
+/*
+ * Pages of L1 that vmcs02 names by their host-physical addresses.  The hardware
+ * only compares addresses with that of the APIC-access page; it reads and writes
+ * the two others (SDM volume 3C, "APIC-Access Address" and what follows there).
  */
-struct vmx_l1_page {
-	struct gfn_to_pfn_cache *gpc;
-	struct kvm_host_map map;
+enum vmx_hw_page {
+	VMX_APIC_ACCESS_PAGE,
+	VMX_VIRTUAL_APIC_PAGE,
+	VMX_PI_DESC_PAGE,
+	NR_VMX_HW_PAGES
 };
 
-void vmx_contexts_init(struct kvm_vcpu *vcpu);
-void vmx_context_load(struct kvm_vcpu *vcpu, gpa_t vmptr);
-void vmx_context_leave(struct vcpu_vmx *vmx);
-void vmx_context_leave_evmcs(struct vcpu_vmx *vmx);
+/**
+ * struct vmx_l1_pages - a vCPU's hold on L1's pages
+ * @taken:	the vCPU has taken a context, of the block that @key stands for
+ * @key:	see VMX_CONTEXT_EVMCS
+ * @context:	the context, NULL if there is none or it is a private one
+ * @hw_map:	the hardware's pages that are not kept in @context, for as long as
+ *		L2 runs
+ * @hw_mapped:	there may be such pages
+ * @evmcs_map:	L1's eVMCS if it is not kept in @context
+ * @evmcs:	those fields of L1's eVMCS that are looked at more than once, as
+ *		they were when L2 was entered; L1 may change its own any time
+ */
+struct vmx_l1_pages {
+	bool taken;
+	gpa_t key;
+	struct vmx_nested_context *context;
+	struct kvm_host_map hw_map[NR_VMX_HW_PAGES];
+	bool hw_mapped;
+	struct kvm_host_map evmcs_map;
+	struct hv_enlightened_vmcs *evmcs;
+};
 
-unsigned long *vmx_context_begin_msr_bitmap(struct vcpu_vmx *vmx, gpa_t gpa,
-					    struct vmx_l1_page *page);
-void vmx_context_end_msr_bitmap(struct vcpu_vmx *vmx, struct vmx_l1_page *page);
+/**
+ * struct vmx_posted_pages - what it takes to process a posted interrupt
+ * @pi:		the posted-interrupt descriptor
+ * @vapic:	the virtual-APIC page, NULL if there is none
+ * @pi_map:	@pi's page
+ * @vapic_map:	@vapic's page
+ */
+struct vmx_posted_pages {
+	struct pi_desc *pi;
+	void *vapic;
+	struct kvm_nested_map pi_map;
+	struct kvm_nested_map vapic_map;
+};
+
+void vmx_context_enter(struct vcpu_vmx *vmx);
+void vmx_context_leave(struct vcpu_vmx *vmx);
+void vmx_contexts_free(struct vcpu_vmx *vmx);
+int vmx_context_read_header(struct vcpu_vmx *vmx, gpa_t vmptr,
+			    struct vmcs_hdr *hdr);
+int vmx_context_read_vmcs12(struct vcpu_vmx *vmx, gpa_t vmptr);
+void vmx_context_write_vmcs12(struct vcpu_vmx *vmx);
+
+unsigned long *vmx_begin_msr_bitmap(struct vcpu_vmx *vmx, gpa_t gpa,
+				    struct kvm_nested_map *m);
+
+hpa_t vmx_use_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page, gpa_t gpa);
+void vmx_unuse_hw_pages(struct vcpu_vmx *vmx);
+void vmx_mark_hw_page_dirty(struct vcpu_vmx *vmx, enum vmx_hw_page page,
+			    gpa_t gpa);
+int vmx_peek_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page, gpa_t gpa,
+		     void *to, unsigned int len);
+int vmx_begin_posted(struct vcpu_vmx *vmx, struct vmx_posted_pages *p);
+void vmx_end_posted(struct vcpu_vmx *vmx, struct vmx_posted_pages *p);
+
+bool vmx_context_load_evmcs(struct vcpu_vmx *vmx, gpa_t evmptr);
+void vmx_context_leave_evmcs(struct vcpu_vmx *vmx);
+bool vmx_map_evmcs(struct vcpu_vmx *vmx);
+bool vmx_read_evmcs(struct vcpu_vmx *vmx);
+void vmx_evmcs_set_clean(struct vcpu_vmx *vmx, bool clean);
+struct hv_enlightened_vmcs *vmx_begin_evmcs(struct vcpu_vmx *vmx,
+					    struct kvm_nested_map *m);
+struct hv_enlightened_vmcs *vmx_trybegin_evmcs(struct vcpu_vmx *vmx,
+					       struct kvm_nested_map *m);
 
 struct kvm_nested_context *vmx_alloc_context(struct kvm_vcpu *vcpu);
 void vmx_free_context(struct kvm_nested_context *ctx);
