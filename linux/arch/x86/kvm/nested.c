@@ -619,12 +619,14 @@ int kvm_nested_context_table_init(struct kvm *kvm)
 		return 0;
 
 	/*
-	 * One bucket for each context.  vCPUs that are added later share them:
-	 * the capacity grows, the buckets do not.
+	 * Two buckets for each context, for most to be alone in theirs.  vCPUs
+	 * that are added later share them: the capacity grows, the buckets do
+	 * not.
 	 */
 	capacity = min_t(u64, nested_context_capacity(kvm),
-			 BIT(NESTED_MAX_HASH_BITS));
-	bits = max_t(unsigned int, order_base_2(capacity), NESTED_MIN_HASH_BITS);
+			 BIT(NESTED_MAX_HASH_BITS - 1));
+	bits = max_t(unsigned int, order_base_2(capacity) + 1,
+		     NESTED_MIN_HASH_BITS);
 
 	table = kvzalloc(struct_size(table, hash, BIT(bits)),
 			 KVM_NESTED_CONTEXT_GFP);
