@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
-# Our own test of nested SVM: on the patched kernel with one and with two CPUs,
-# and on the stock one, which shows that what it expects of L1's view is what
-# that kernel does. Its TAP is passed on, numbered anew.
+# Our own tests of nested SVM and nested VMX: on the patched kernel, SVM also with
+# two CPUs, and on the stock one, which shows that what they expect of L1's view is
+# what that kernel does. Their TAP is passed on, numbered anew.
 # shellcheck source=tests/lab/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -37,11 +37,13 @@ renumber()
 	is "$(cat "$boots/contexts-$1.code")" 0 "$1: the boot went well"
 }
 
-run patched --kvm patched &
-run stock --kvm stock &
-wait
-run patched-2-cpus --kvm patched --cpus 2
-for name in patched stock patched-2-cpus; do
-	renumber $name
+for arch in svm vmx; do
+	run $arch-patched --arch $arch --kvm patched &
+	run $arch-stock --arch $arch --kvm stock &
+	wait
+done
+run svm-patched-2-cpus --kvm patched --cpus 2
+for name in {svm,vmx}-{patched,stock} svm-patched-2-cpus; do
+	renumber "$name"
 done
 echo "1..$count"
