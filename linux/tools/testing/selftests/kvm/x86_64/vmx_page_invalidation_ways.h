@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The ways in which vmx_page_invalidation_test takes a page from the guest.
+ */
+#ifndef SELFTEST_KVM_VMX_PAGE_INVALIDATION_WAYS_H
+#define SELFTEST_KVM_VMX_PAGE_INVALIDATION_WAYS_H
+
+#include "vmx_page_invalidation_vm.h"
+
+/* Of the kernel's interface, but not in every C library's header. */
+#ifndef MADV_SOFT_OFFLINE
+#define MADV_SOFT_OFFLINE	101
+#endif
+
+typedef void (*way_fn)(struct region *r);
+
+/*
+ * Private memory is gone then, and reads as zeroes.  A page of a file is only
+ * unmapped.
+ */
+static void way_dontneed(struct region *r)
+{
+	TEST_ASSERT(!madvise(page_now(r), PAGE_SIZE, MADV_DONTNEED), "madvise");
+	if (r->fd < 0)
+		*fill_now(r) = 0;
+}
+
+/* A page that is in no place of the slot, full of what it should be. */
+static u32 region_fresh_page(struct region *r)
+{
+	u32 page = r->next;
+
+	r->next = page + 1 < FILE_PAGES ? page + 1 : SLOT_PAGES;
+	memset(r->view + page * PAGE_SIZE, r->fill[page], PAGE_SIZE);
+	return page;
+}
+
+static void region_page_is(struct region *r, u32 page)
+{
+	u8 *old = page_view(r);
+
+	r->page[place(r)] = page;
+	retire(old);
+}
+
+/* Another page is mapped in its place. */
+static void way_mmap(struct region *r)
+{
+	u32 page = region_fresh_page(r);
+	void *p = mmap(page_now(r), PAGE_SIZE, PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_FIXED, r->fd, page * PAGE_SIZE);
+
+	TEST_ASSERT(p == page_now(r), "mmap");
+	region_page_is(r, page);
+}
+
+/* A mapping of another page moves there. */
+static void way_mremap(struct region *r)
+{
+	u32 page = region_fresh_page(r);
+	void *p = map_pages(1, r->fd, page);
+
+	(void)READ_ONCE(*(u8 *)p);
+	p = mremap(p, PAGE_SIZE, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, page_now(r));
+	TEST_ASSERT(p == page_now(r), "mremap");
+	region_page_is(r, page);
+}
+
+/* The page leaves the file; a page of zeroes is there next. */
+static void way_punch_hole(struct region *r)
+{
+	u32 page = r->page[place(r)];
+
+	TEST_ASSERT(!fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			       page * PAGE_SIZE, PAGE_SIZE), "fallocate");
+	r->fill[page] = 0;
+}
+
+/*
+ * The slot moves by a page or two, so that its next page is at the address: the
+ * one change of memslots after which there is another page with no time between
+ * in which there is none.
+ */
+static void way_slide(struct region *r)
+{
+	u8 *old = page_now(r);
+
+	r->base = r->gpa - (place(r) + 1) % SLOT_PAGES * PAGE_SIZE;
+	slot_set(r);
+	retire(old);
+}
+
+/* Where a slot is that is away; each has its own place. */
+#define AWAY_GPA	0x20000000ull
+#define AWAY_DISTANCE	0x00100000ull
+
+/* @r's slot moves away, @other's in: only what L2 knows, the address, is kept. */
+static void slots_change_places(struct region *r, struct region *other)
+{
+	struct region old = *r;
+
+	vm_set_user_memory_region(t.vm, r->slot, r->flags,
+				  AWAY_GPA + r->slot * AWAY_DISTANCE,
+				  SLOT_PAGES * PAGE_SIZE, r->hva);
+	retire(page_now(r));
+	*r = *other;
+	r->gpa = old.gpa;
+	r->base = old.base;
+	slot_set(r);
+	*other = old;
+}
+
+static void way_log_dirty(struct region *r)
+{
+	r->flags ^= KVM_MEM_LOG_DIRTY_PAGES;
+	slot_set(r);
+}
+
+/* ---- By the kernel's own doing; the content stays ---- */
+
+static u64 host_pfn(void *page)
+{
+	u64 entry = 0;
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+
+	TEST_ASSERT(fd >= 0, "open pagemap");
+	TEST_ASSERT(pread(fd, &entry, 8, (u64)page / PAGE_SIZE * 8) == 8, "pagemap");
+	close(fd);
+	return entry >> 63 ? entry & (BIT_ULL(55) - 1) : 0;
+}
+
+static u64 read_vmstat(const char *name)
+{
+	char line[128];
+	u64 value = 0;
+	FILE *f = fopen("/proc/vmstat", "r");
+
+	TEST_ASSERT(f, "open /proc/vmstat");
+	while (fgets(line, sizeof(line), f)) {
+		if (!strncmp(line, name, strlen(name)) && line[strlen(name)] == ' ')
+			value = strtoull(line + strlen(name), NULL, 10);
+	}
+	fclose(f);
+	return value;
+}
+
+static bool write_file(const char *name, const char *text)
+{
+	int fd = open(name, O_WRONLY);
+	bool done;
+
+	if (fd < 0)
+		return false;
+	done = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+	close(fd);
+	return done;
+}
+
+static bool has_swap(void)
+{
+	char line[256];
+	bool found = false;
+	FILE *f = fopen("/proc/swaps", "r");
+
+	if (!f)
+		return false;
+	if (fgets(line, sizeof(line), f))
+		found = fgets(line, sizeof(line), f);
+	fclose(f);
+	return found;
+}
+
+#endif /* SELFTEST_KVM_VMX_PAGE_INVALIDATION_WAYS_H */
