@@ -45,6 +45,8 @@ bochs_prepare()
 
 	sectors=$(od -An -tu1 -j $((0x1f1)) -N 1 "$VMLINUZ")
 	dd if="$VMLINUZ" of="$dir/low" bs=512 count=$((sectors + 1)) status=none
+	# What bochs-start.S looks for; without an EFI stub a kernel lacks it.
+	printf MZ | dd of="$dir/low" bs=1 conv=notrunc status=none
 	printf '\xff\x81' | dd of="$dir/low" bs=1 seek=$((0x210)) conv=notrunc status=none
 	put32 "$dir/low" $((0x218)) $((96 << 20))
 	put32 "$dir/low" $((0x21c)) "$(stat -c %s "$initrd")"
@@ -55,8 +57,9 @@ bochs_prepare()
 	# when packed, makes the kernel warn, and so does packed state of a program
 	# with AVX, which Bochs does not take back. It says it had 3.5 GHz, and at
 	# that a second of sleep would take the emulator a minute. The kernel's tests
-	# of its cryptography double the boot.
-	printf '%s clearcpuid=ht,avx512f,xsavec,xsaves tsc=reliable tsc_early_khz=%s no_timer_check cryptomgr.notests\0' \
+	# of its cryptography double the boot. Its page-modification logging logs
+	# addresses within pages, at which KVM warns.
+	printf '%s kvm_intel.pml=0 clearcpuid=ht,avx512f,xsavec,xsaves tsc=reliable tsc_early_khz=%s no_timer_check cryptomgr.notests\0' \
 		"$cmdline" $((ips / 1000)) >>"$dir/low"
 
 	dd if="$dir/low" of="$dir/image" bs=128K seek=16 status=none

@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Nested VMX with many L2s by enlightened VMCSs (eVMCS): L1 must see what it would
+ * see without nested contexts, whatever happens to the pages that they are in.
+ *
+ * Hyper-V as L1 has no VMPTRLD: it writes the eVMCS's address to the VP assist
+ * page and enters L2.  Each L2 here has a counter that it adds to and a marker in
+ * its eVMCS that it reads by RDMSR; after each exit L1 checks both, and that the
+ * exit is in that eVMCS and no other.
+ */
+#include <pthread.h>
+
+#include "kselftest_harness.h"
+#include "nested_context_common.h"
+#include "vmx_nested_evmcs_l1.h"
+
+#define CASE_TIMEOUT	180
+
+/* ---- Host ---- */
+
+static struct {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	void *pages;
+	size_t size;
+	u64 vmxon_gpa;
+	u32 nr;
+	u32 flags;
+} t;
+
+static void slot_set(void)
+{
+	vm_set_user_memory_region(t.vm, PAGES_SLOT, t.flags, PAGES_GPA, t.size,
+				  t.pages);
+}
+
+FIXTURE(evmcs) {
+};
+
+FIXTURE_SETUP(evmcs)
+{
+	vm_vaddr_t pages_gva, hv_gva, hypercall;
+
+	memset(&t, 0, sizeof(t));
+	nested_context_set_ratio(NESTED_CONTEXT_RATIO);
+	t.vm = vm_create_with_one_vcpu(&t.vcpu, l1_main);
+	t.size = L2_MAX * PAGES_PER_L2 * PAGE_SIZE;
+	t.pages = mmap(NULL, t.size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	TEST_ASSERT(t.pages != MAP_FAILED, "mmap of %zu bytes", t.size);
+	madvise(t.pages, t.size, MADV_NOHUGEPAGE);
+	slot_set();
+	virt_map(t.vm, PAGES_GPA, PAGES_GPA, t.size / PAGE_SIZE);
+
+	vcpu_set_hv_cpuid(t.vcpu);
+	vcpu_enable_evmcs(t.vcpu);
+	hypercall = vm_vaddr_alloc_page(t.vm);
+	vcpu_alloc_hyperv_test_pages(t.vm, &hv_gva);
+	t.vmxon_gpa = vcpu_alloc_vmx(t.vm, &pages_gva)->vmxon_gpa;
+	vcpu_args_set(t.vcpu, 3, pages_gva, hv_gva,
+		      addr_gva2gpa(t.vm, hypercall));
+	vcpu_set_msr(t.vcpu, HV_X64_MSR_VP_INDEX, t.vcpu->id);
+}
+
+FIXTURE_TEARDOWN(evmcs)
+{
+	kvm_vm_free(t.vm);
+	munmap(t.pages, t.size);
+}
+
+/* Runs vCPU 0 until L1 is done, or L2 pauses: then returns true. */
+static bool run(void)
+{
+	struct ucall uc;
+
+	vcpu_run(t.vcpu);
+	TEST_ASSERT_KVM_EXIT_REASON(t.vcpu, KVM_EXIT_IO);
+	if (t.vcpu->run->io.port == PAUSE_PORT) {
+		vcpu_run_complete_io(t.vcpu);
+		return true;
+	}
+	switch (get_ucall(t.vcpu, &uc)) {
+	case UCALL_SYNC:
+		return false;
+	case UCALL_ABORT:
+		REPORT_GUEST_ASSERT(uc);
+		break;
+	default:
+		TEST_FAIL("ucall %lu", uc.cmd);
+	}
+	return false;
+}
+
+static bool start(u64 (*fn)(u64 a, u64 b), u64 a, u64 b)
+{
+	typeof(call) *c = addr_gva2hva(t.vm, (vm_vaddr_t)&call);
+
+	c->fn = fn;
+	c->a = a;
+	c->b = b;
+	return run();
+}
+
+static u64 l1(u64 (*fn)(u64 a, u64 b), u64 a, u64 b)
+{
+	typeof(call) *c = addr_gva2hva(t.vm, (vm_vaddr_t)&call);
+
+	TEST_ASSERT(!start(fn, a, b), "Stopped in L2");
+	return c->ret;
+}
+
+static void set_pause(bool on)
+{
+	*(bool *)addr_gva2hva(t.vm, (vm_vaddr_t)&pause_l2) = on;
+}
+
+/* Leaves L2 @i paused. */
+static void pause_in(u32 i)
+{
+	set_pause(true);
+	TEST_ASSERT(start(l1_step, i, 0), "Not paused in L2 %u", i);
+	set_pause(false);
+}
+
+static void make(u32 nr)
+{
+	u32 i;
+
+	TEST_ASSERT(!run(), "Paused before there was an L2");
+	t.nr = nr;
+	for (i = 0; i < nr; i++)
+		l1(l1_make, i, 0);
+}
+
+static void loop(u32 rounds)
+{
+	u32 i, r;
+
+	for (r = 0; r < rounds; r++) {
+		for (i = 0; i < t.nr; i++)
+			l1(l1_step, i, (r + i) % 2);
+	}
+}
+
+static void save_restore(void)
+{
+	struct kvm_x86_state *state = vcpu_save_state(t.vcpu);
+
+	kvm_vm_release(t.vm);
+	t.vcpu = vm_recreate_with_one_vcpu(t.vm);
+	slot_set();
+	vcpu_set_hv_cpuid(t.vcpu);
+	vcpu_enable_evmcs(t.vcpu);
+	vcpu_load_state(t.vcpu, state);
+	kvm_x86_state_cleanup(state);
+}
+
+/* The host gives L1 other pages for L2 @i, with the same content. */
+static void replace_pages(u32 i)
+{
+	void *pages = t.pages + i * PAGES_PER_L2 * PAGE_SIZE;
+	u8 copy[PAGES_PER_L2 * PAGE_SIZE];
+
+	memcpy(copy, pages, sizeof(copy));
+	TEST_ASSERT(!madvise(pages, sizeof(copy), MADV_DONTNEED), "MADV_DONTNEED");
+	memcpy(pages, copy, sizeof(copy));
+}
+
+/* ---- Cases ---- */
+
+/* Round robin, within the capacity, and what that counts. */
+TEST_F_TIMEOUT(evmcs, loop_4, CASE_TIMEOUT)
+{
+	struct nested_context_stats s;
+
+	make(4);
+	loop(1);
+	s = nested_context_read_stats(t.vm);
+	loop(5);
+	s = nested_context_stats_sub(nested_context_read_stats(t.vm), s);
+	if (nested_context_present())
+		TEST_ASSERT(s.reuse == 5 * 4 && nested_context_loads(s) == s.reuse,
+			    "new %lu reuse %lu recycle %lu fallback %lu", s.new,
+			    s.reuse, s.recycle, s.fallback);
+}
+
+/* One L2 that is entered again and again loads nothing. */
+TEST_F_TIMEOUT(evmcs, same, CASE_TIMEOUT)
+{
+	struct nested_context_stats s;
+
+	make(1);
+	loop(1);
+	s = nested_context_read_stats(t.vm);
+	loop(8);
+	s = nested_context_stats_sub(nested_context_read_stats(t.vm), s);
+	TEST_ASSERT_EQ(nested_context_loads(s), 0);
+}
+
+/* More of them than contexts: some pass through. */
+TEST_F_TIMEOUT(evmcs, loop_over_capacity, CASE_TIMEOUT)
+{
+	make(L2_MAX);
+	loop(4);
+}
+
+/* A VM that is saved and restored between any two steps, in L1 and in L2. */
+TEST_F_TIMEOUT(evmcs, save_restore, CASE_TIMEOUT)
+{
+	u32 i;
+
+	make(3);
+	for (i = 0; i < 6; i++) {
+		l1(l1_step, i % 3, i & 1);
+		save_restore();
+		pause_in((i + 1) % 3);
+		save_restore();
+		TEST_ASSERT(!run(), "Paused twice");
+		save_restore();
+	}
+	loop(2);
+}
+
+/* The pages of a parked eVMCS are replaced. */
+TEST_F_TIMEOUT(evmcs, parked_pages_replaced, CASE_TIMEOUT)
+{
+	u32 i;
+
+	make(3);
+	for (i = 0; i < 6; i++) {
+		l1(l1_step, i % 3, 1);
+		l1(l1_step, (i + 1) % 3, 1);
+		replace_pages(i % 3);
+		l1(l1_step, i % 3, 1);
+	}
+	loop(2);
+}
+
+/*
+ * Those of a current one, in L1 and while L2 runs.  The kernel without contexts
+ * does not notice: it pins an eVMCS as long as it is current.
+ */
+TEST_F_TIMEOUT(evmcs, current_pages_replaced, CASE_TIMEOUT)
+{
+	u32 i;
+
+	if (!nested_context_present())
+		SKIP(return, "this kernel pins the current eVMCS");
+
+	make(3);
+	for (i = 0; i < 6; i++) {
+		l1(l1_step, i % 3, 1);
+		replace_pages(i % 3);
+		l1(l1_step, i % 3, 1);
+		pause_in(i % 3);
+		replace_pages(i % 3);
+		TEST_ASSERT(!run(), "Paused twice");
+	}
+	loop(2);
+}
+
+/* Each exit is a write to the eVMCS's page that the dirty log tells of. */
+TEST_F_TIMEOUT(evmcs, dirty_log, CASE_TIMEOUT)
+{
+	u64 bitmap[L2_MAX * PAGES_PER_L2 / 64 + 1];
+	u32 i, bit;
+
+	make(3);
+	loop(1);
+	t.flags = KVM_MEM_LOG_DIRTY_PAGES;
+	slot_set();
+	for (i = 0; i < 6; i++) {
+		pause_in(i % 3);
+		kvm_vm_get_dirty_log(t.vm, PAGES_SLOT, bitmap);
+		TEST_ASSERT(!run(), "Paused twice");
+		kvm_vm_get_dirty_log(t.vm, PAGES_SLOT, bitmap);
+		bit = i % 3 * PAGES_PER_L2 + EVMCS_PAGE;
+		TEST_ASSERT(bitmap[bit / 64] >> bit % 64 & 1,
+			    "Round %u: the page of eVMCS %u is not logged", i, i % 3);
+	}
+}
+
+/* No memory there: #UD.  No eVMCS there: VMLAUNCH fails.  And all is well again. */
+TEST_F_TIMEOUT(evmcs, bad_addresses, CASE_TIMEOUT)
+{
+	u32 i;
+
+	make(2);
+	loop(1);
+	for (i = 0; i < 3; i++) {
+		TEST_ASSERT_EQ(l1(l1_try_enter_at, 0x30000000, 0), UD_VECTOR);
+		l1(l1_step, 0, 1);
+		TEST_ASSERT_EQ(l1(l1_try_enter_at,
+				  l2_page(0, BITMAP_PAGE), 0), VMFAIL);
+		l1(l1_step, i % 2, 1);
+	}
+	loop(2);
+}
+
+/* One page as eVMCS, as VMCS, as plain memory, and as eVMCS again. */
+TEST_F_TIMEOUT(evmcs, page_changes_its_use, CASE_TIMEOUT)
+{
+	u32 i;
+
+	make(3);
+	for (i = 0; i < 3; i++) {
+		loop(2);
+		l1(l1_use_as_vmcs, 1, t.vmxon_gpa);
+		l1(l1_fill, 1, 0x5a + i);
+		l1(l1_step, 0, 0);
+		l1(l1_step, 2, 1);
+		l1(l1_check_filled, 1, 0x5a + i);
+		l1(l1_make, 1, 0);
+	}
+	loop(2);
+}
+
+/* The memory of eVMCSs goes while L2 runs: the exit is lost, the host is not. */
+TEST_F_TIMEOUT(evmcs, slot_deleted_in_l2, CASE_TIMEOUT)
+{
+	make(2);
+	loop(1);
+	pause_in(0);
+	vm_set_user_memory_region(t.vm, PAGES_SLOT, 0, PAGES_GPA, 0, NULL);
+	vcpu_run(t.vcpu);
+	TEST_ASSERT(t.vcpu->run->exit_reason == KVM_EXIT_MMIO ||
+		    t.vcpu->run->exit_reason == KVM_EXIT_INTERNAL_ERROR ||
+		    t.vcpu->run->exit_reason == KVM_EXIT_SHUTDOWN,
+		    "exit %s", exit_reason_str(t.vcpu->run->exit_reason));
+}
+
+static void *run_other(void *vcpu)
+{
+	struct ucall uc;
+
+	vcpu_run(vcpu);
+	TEST_ASSERT_EQ(get_ucall(vcpu, &uc), UCALL_DONE);
+	return NULL;
+}
+
+/*
+ * Another vCPU of L1 changes the eVMCS all the time.  What L0 does with it must
+ * not come from two looks at it.
+ */
+TEST_F_TIMEOUT(evmcs, changes_while_entered, CASE_TIMEOUT)
+{
+	struct kvm_vcpu *other;
+	pthread_t thread;
+
+	make(2);
+	loop(1);
+	other = vm_vcpu_add(t.vm, 1, l1_other_main);
+	vcpu_args_set(other, 2, 0ul, 200000ul);
+	TEST_ASSERT(!pthread_create(&thread, NULL, run_other, other), "pthread_create");
+	l1(l1_run_flipped, 0, 1000);
+	TEST_ASSERT(!pthread_join(thread, NULL), "pthread_join");
+	l1(l1_step, 1, 1);
+}
+
+static unsigned int ratio_before;
+static pid_t main_pid;
+
+static void cleanup(void)
+{
+	if (getpid() == main_pid)
+		nested_context_set_ratio(ratio_before);
+}
+
+int main(int argc, char **argv)
+{
+	TEST_REQUIRE(kvm_cpu_has(X86_FEATURE_VMX));
+	TEST_REQUIRE(kvm_has_cap(KVM_CAP_NESTED_STATE));
+	TEST_REQUIRE(kvm_has_cap(KVM_CAP_HYPERV_ENLIGHTENED_VMCS));
+
+	ratio_before = nested_context_get_ratio();
+	main_pid = getpid();
+	atexit(cleanup);
+	return test_harness_run(argc, argv);
+}
