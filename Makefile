@@ -44,6 +44,10 @@ test: setup	## all tests (prove): checks, unit tests, tests in the lab
 test-slow: setup	## what takes minutes more in Bochs
 	@lab/test tests/slow
 
+.PHONY: test-debug
+test-debug: setup	## all tests on debug kernels (KASAN, lockdep, KCSAN ...)
+	@lab/test tests/debug
+
 .PHONY: unit
 unit: setup	## the table in user space, with sanitizers
 	@lab/test tests/unit

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # tests/lab/lib.sh has what is read here
+# Sourced after tests/lab/lib.sh by the tests with debug kernels.
+
+# passed NAME: what the tests' programs said, for those that say it in TAP or by
+# "result" lines; a test that is known to fail on the stock kernel may fail
+passed()
+{
+	local name=$1 log test status known
+
+	log=$(results "$name")
+	is "$(grep -c '^not ok' "$log" || :)" 0 "$name: no case fails"
+	while read -r _ test status; do
+		known=$(awk -v test="$test" '!/^#/ && $2 == test && NF > 2' "$lab/stock-tests")
+		case $status in
+		0)	is 0 0 "$name: $test" ;;
+		4)	is 4 4 "$name: $test" "SKIP by itself" ;;
+		*)	is "$status" 0 "$name: $test" "${known:+TODO fails on the stock kernel, too}" ;;
+		esac
+	done < <(grep '^result ' "$log")
+}
+
+# debug_boots FLAVOUR: every job, on both vendors
+debug_boots()
+{
+	local flavour=$1 kernel job arch name options
+
+	kernel=$("$lab/debug-kernel" "$flavour")
+	for job in contexts-test stock-tests; do
+		for arch in svm vmx; do
+			name=$flavour-$job-$arch
+			options=(--arch "$arch" --kernel "$kernel" --mem 2048 --time-limit 3000)
+			[ "$arch" = vmx ] || options+=(--cpus 2)
+			[ "$job" != stock-tests ] || options+=(--append "job.group=$arch job.limit=900")
+			if boot "$name" "${options[@]}" "$("$lab/job" "$job")"; then
+				is 0 0 "$name: the kernel has nothing to report"
+			else
+				is 1 0 "$name: the kernel has nothing to report"
+			fi
+			passed "$name"
+		done
+	done
+}
