@@ -5,7 +5,6 @@
 # page that it found when L1 entered L2, and so fails cases.
 #
 # In tests/slow the same with two CPUs, so that the host works while L2 runs.
-# Bochs logs addresses in PML that are not those of pages, and KVM warns.
 here=$(dirname "$(readlink -f "$0")")
 # shellcheck source=tests/lab/lib.sh
 . "$here/lib.sh"
@@ -22,7 +21,7 @@ run()
 	local name=page-invalidation-$1-$cpus
 
 	code=0
-	boot "$name" --arch vmx --cpus $cpus --kvm "$1" --append kvm_intel.pml=0 \
+	boot "$name" --arch vmx --cpus $cpus --kvm "$1" \
 		--time-limit 1500 "$job" >"$boots/$name.failed" || code=$?
 	echo $code >"$boots/$name.code"
 }
