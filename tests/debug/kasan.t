@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
-# All tests on a kernel that checks memory, locks, sleeping, undefined behaviour
+# Nested SVM on a kernel that checks memory, locks, sleeping, undefined behaviour
 # and leaks, with KVM built in. What it reports fails the boot, see lab/splats.
 # shellcheck source=tests/lab/lib.sh
 . "$(dirname "$0")/../lab/lib.sh"
 # shellcheck source=tests/debug/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-debug_boots kasan
+debug_boots kasan svm contexts-test stock-tests
 echo "1..$count"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
-# All tests on a kernel that watches for data races. QEMU has two CPUs there, in
-# turns: a race shows when one is preempted within a watched access.
+# Nested SVM on a kernel that watches for data races. QEMU's two CPUs take turns: a
+# race shows when one is preempted within a watched access.
 # shellcheck source=tests/lab/lib.sh
 . "$(dirname "$0")/../lab/lib.sh"
 # shellcheck source=tests/debug/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-debug_boots kcsan
+debug_boots kcsan svm contexts-test stock-tests
 echo "1..$count"
