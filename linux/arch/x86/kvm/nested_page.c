@@ -108,16 +108,9 @@ EXPORT_SYMBOL_GPL(kvm_nested_page_begin_once);
 hpa_t kvm_nested_page_use(struct gfn_to_pfn_cache *gpc, gpa_t gpa,
 			  struct kvm_vcpu *vcpu, bool written)
 {
-	hpa_t hpa;
-
 	if (!kvm_nested_page_lock(gpc, gpa, written))
 		return INVALID_PAGE;
-
-	lockdep_assert_held_read(&gpc->lock);
-	WRITE_ONCE(gpc->vcpu, vcpu);
-	hpa = pfn_to_hpa(gpc->pfn);
-	kvm_nested_page_unlock(gpc);
-	return hpa;
+	return __kvm_nested_page_use(gpc, vcpu);
 }
 EXPORT_SYMBOL_GPL(kvm_nested_page_use);
 

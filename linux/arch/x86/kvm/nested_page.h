@@ -156,6 +156,19 @@ static inline void kvm_nested_page_unlock(struct gfn_to_pfn_cache *gpc)
 	read_unlock(&gpc->lock);
 }
 
+/* The page is locked; from here on its invalidation concerns @vcpu. */
+static __always_inline hpa_t __kvm_nested_page_use(struct gfn_to_pfn_cache *gpc,
+						   struct kvm_vcpu *vcpu)
+{
+	hpa_t hpa;
+
+	lockdep_assert_held_read(&gpc->lock);
+	WRITE_ONCE(gpc->vcpu, vcpu);
+	hpa = pfn_to_hpa(gpc->pfn);
+	kvm_nested_page_unlock(gpc);
+	return hpa;
+}
+
 /**
  * kvm_nested_page_tryuse - let the hardware use a page if it is mapped
  * @gpc: the cache, in a context that the caller owns until L2 is left
@@ -172,16 +185,9 @@ static __always_inline hpa_t kvm_nested_page_tryuse(struct gfn_to_pfn_cache *gpc
 						    gpa_t gpa,
 						    struct kvm_vcpu *vcpu)
 {
-	hpa_t hpa;
-
 	if (unlikely(!kvm_nested_page_trylock(gpc, gpa)))
 		return INVALID_PAGE;
-
-	lockdep_assert_held_read(&gpc->lock);
-	WRITE_ONCE(gpc->vcpu, vcpu);
-	hpa = pfn_to_hpa(gpc->pfn);
-	kvm_nested_page_unlock(gpc);
-	return hpa;
+	return __kvm_nested_page_use(gpc, vcpu);
 }
 
 /**
