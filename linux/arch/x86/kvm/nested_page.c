@@ -132,6 +132,9 @@ bool kvm_nested_page_peek(struct gfn_to_pfn_cache *gpc, gpa_t gpa, void *to,
 {
 	bool mapped;
 
+	if (offset_in_page(gpa) + len > PAGE_SIZE)
+		return false;
+
 	read_lock(&gpc->lock);
 	mapped = gpc->valid && gpc->gpa == gfn_to_gpa(gpa_to_gfn(gpa));
 	if (mapped)

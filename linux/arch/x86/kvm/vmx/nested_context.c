@@ -104,8 +104,10 @@ void vmx_context_enter(struct vcpu_vmx *vmx)
 	    !vmx->vcpu.kvm->arch.nested_contexts)
 		return;
 
+#ifdef CONFIG_KVM_HYPERV
 	if (nested_vmx_is_evmptr12_valid(vmx))
 		key = vmx_page_of(vmx->nested.hv_evmcs_vmptr) | VMX_CONTEXT_EVMCS;
+#endif
 	if (key != INVALID_GPA)
 		vmx_context_take(vmx, key);
 }
@@ -447,31 +449,50 @@ static void *vmx_begin_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page,
  *
  * Context: the vCPU's task, kvm->srcu held, no spinlock held.  May sleep; but on
  * success the caller must not sleep until vmx_end_posted().
- * Return: 1; 0 if the vCPU has to come back, which is requested; -ENXIO if L1 has
- * no memory for the descriptor.
+ * Return: 1; 0 if the vCPU has to come back, which is requested; -ENXIO if L2 runs
+ * without posted interrupts, or L1 has no memory for what they take.
  */
 int vmx_begin_posted(struct vcpu_vmx *vmx, struct vmx_posted_pages *p)
 {
 	struct vmcs12 *vmcs12 = get_vmcs12(&vmx->vcpu);
+	gpa_t vapic_gpa = vmcs12->virtual_apic_page_addr;
 	gpa_t pi_gpa = vmcs12->posted_intr_desc_addr;
+	struct kvm_vcpu *vcpu = &vmx->vcpu;
 	void *page;
 
-	p->vapic = vmx_begin_hw_page(vmx, VMX_VIRTUAL_APIC_PAGE,
-				     vmcs12->virtual_apic_page_addr, true,
-				     &p->vapic_map);
-	page = vmx_begin_hw_page(vmx, VMX_PI_DESC_PAGE, pi_gpa, false,
-				 &p->pi_map);
-	if (likely(page)) {
-		p->pi = page + offset_in_page(pi_gpa);
-		return 1;
-	}
-	if (p->vapic)
-		kvm_nested_page_end(&vmx->vcpu, &p->vapic_map, false);
-
-	if (!vmx_begin_hw_page(vmx, VMX_PI_DESC_PAGE, pi_gpa, true, &p->pi_map))
+	/*
+	 * Another vCPU may have posted to the L2 that ran before.  Without posted
+	 * interrupts the address has not been checked, not even its alignment.
+	 */
+	if (!nested_cpu_has_posted_intr(vmcs12))
 		return -ENXIO;
-	kvm_nested_page_end(&vmx->vcpu, &p->pi_map, false);
-	kvm_make_request(KVM_REQ_EVENT, &vmx->vcpu);
+
+	p->vapic = vmx_begin_hw_page(vmx, VMX_VIRTUAL_APIC_PAGE, vapic_gpa, true,
+				     &p->vapic_map);
+	if (likely(p->vapic)) {
+		page = vmx_begin_hw_page(vmx, VMX_PI_DESC_PAGE, pi_gpa, false,
+					 &p->pi_map);
+		if (likely(page)) {
+			p->pi = page + offset_in_page(pi_gpa);
+			return 1;
+		}
+		kvm_nested_page_end(vcpu, &p->vapic_map, false);
+
+		if (vmx_begin_hw_page(vmx, VMX_PI_DESC_PAGE, pi_gpa, true,
+				      &p->pi_map)) {
+			kvm_nested_page_end(vcpu, &p->pi_map, false);
+			goto again;
+		}
+	}
+
+	if (!kvm_nested_page_slot_moves(vcpu, vapic_gpa) &&
+	    !kvm_nested_page_slot_moves(vcpu, pi_gpa))
+		return -ENXIO;
+
+	/* Who handles this waits until the slot has arrived. */
+	kvm_make_request(KVM_REQ_REFRESH_GPC, vcpu);
+again:
+	kvm_make_request(KVM_REQ_EVENT, vcpu);
 	return 0;
 }
 
@@ -485,8 +506,7 @@ int vmx_begin_posted(struct vcpu_vmx *vmx, struct vmx_posted_pages *p)
 void vmx_end_posted(struct vcpu_vmx *vmx, struct vmx_posted_pages *p)
 {
 	kvm_nested_page_end(&vmx->vcpu, &p->pi_map, true);
-	if (p->vapic)
-		kvm_nested_page_end(&vmx->vcpu, &p->vapic_map, true);
+	kvm_nested_page_end(&vmx->vcpu, &p->vapic_map, true);
 }
 
 #ifdef CONFIG_KVM_HYPERV
@@ -565,12 +585,14 @@ struct hv_enlightened_vmcs *vmx_trybegin_evmcs(struct vcpu_vmx *vmx,
  * vmx_map_evmcs - map L1's eVMCS, for vmx_trybegin_evmcs()
  * @vmx: the vCPU, with an eVMCS current
  *
- * Context: the vCPU's task, kvm->srcu held, no spinlock held.  May sleep.
+ * Context: the vCPU's task, kvm->srcu held as the vCPU's, no lock but vcpu->mutex
+ * held.  May sleep.
  * Return: whether L1 has memory there.
  */
 bool vmx_map_evmcs(struct vcpu_vmx *vmx)
 {
 	struct vmx_l1_pages *l1 = &vmx->nested.l1;
+	struct kvm_vcpu *vcpu = &vmx->vcpu;
 	gpa_t gpa = vmx_evmcs_gpa(vmx);
 
 	if (l1->evmcs_map.hva)
@@ -581,7 +603,17 @@ bool vmx_map_evmcs(struct vcpu_vmx *vmx)
 		kvm_nested_page_unlock(&l1->context->block);
 		return true;
 	}
-	return !kvm_vcpu_map(&vmx->vcpu, gpa_to_gfn(gpa), &l1->evmcs_map);
+	if (!kvm_vcpu_map(vcpu, gpa_to_gfn(gpa), &l1->evmcs_map))
+		return true;
+
+	if (!vcpu->kvm->arch.nested_contexts ||
+	    !kvm_nested_page_slot_moves(vcpu, gpa))
+		return false;
+
+	kvm_nested_slots_lock(vcpu);
+	kvm_vcpu_map(vcpu, gpa_to_gfn(gpa), &l1->evmcs_map);
+	kvm_nested_slots_unlock(vcpu);
+	return l1->evmcs_map.hva;
 }
 
 /**

@@ -52,7 +52,7 @@ struct vmx_l1_pages {
 /**
  * struct vmx_posted_pages - what it takes to process a posted interrupt
  * @pi:		the posted-interrupt descriptor
- * @vapic:	the virtual-APIC page, NULL if there is none
+ * @vapic:	the virtual-APIC page
  * @pi_map:	@pi's page
  * @vapic_map:	@vapic's page
  */
