@@ -1,0 +1,564 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Does L1 see the same with nested contexts as without?
+ *
+ * Programs for a hostile L1 are made from seeds, see nested_context_fuzz.h, and
+ * run one after the other, each in a process and a VM of its own.  For each a
+ * line tells the hash of its transcript.  Run on the stock kernel and on one with
+ * nested contexts, the lines must be equal.
+ *
+ * What needs no comparison is checked at once: memory that changed while its
+ * slot's dirty log was on must be in the log ("lost" counts pages that are not).
+ *
+ * With --parallel all L1 vCPUs do all of L1's steps at once, while the host does
+ * its own over and over.  There is no one outcome then; the kernel must live.
+ *
+ * --print writes a program as text, which can be shortened and given back as a
+ * file; --dump tells all notes of a transcript.
+ */
+#include <getopt.h>
+#include <pthread.h>
+#include <sys/wait.h>
+
+#include "nested_context_fuzz.h"
+#include "nested_context_fuzz_svm.h"
+#include "nested_context_fuzz_vmx.h"
+#include "nested_context_fuzz_vm.h"
+
+static const struct fuzz_arch fuzz_archs[] = {
+	{
+		.name		= "svm",
+		.supported	= fuzz_svm_supported,
+		.ops		= fuzz_svm_ops,
+		.nr_ops		= NR_SVM_OPS,
+		.generate	= fuzz_svm_generate,
+		.l1_init	= fuzz_svm_l1_init,
+		.l1_step	= fuzz_svm_l1_step,
+		.block_is_open	= fuzz_svm_block_is_open,
+	}, {
+		.name		= "vmx",
+		.supported	= fuzz_vmx_supported,
+		.pins_in_l2	= true,
+		.ops		= fuzz_vmx_ops,
+		.nr_ops		= NR_VMX_OPS,
+		.generate	= fuzz_vmx_generate,
+		.l1_init	= fuzz_vmx_l1_init,
+		.l1_step	= fuzz_vmx_l1_step,
+		.block_is_open	= fuzz_vmx_block_is_open,
+	},
+};
+
+static const struct fuzz_choice host_ops[] = {
+	[HOST_RESTORE - FUZZ_HOST]	= { "restore",	18 },
+	[HOST_MIGRATE - FUZZ_HOST]	= { "migrate",	4 },
+	[HOST_RESET - FUZZ_HOST]	= { "reset",	3 },
+	[HOST_DELETE - FUZZ_HOST]	= { "delete",	10 },
+	[HOST_ADD - FUZZ_HOST]		= { "add",	2 },
+	[HOST_MOVE - FUZZ_HOST]		= { "move",	8 },
+	[HOST_LOG - FUZZ_HOST]		= { "log",	8 },
+	[HOST_GET_LOG - FUZZ_HOST]	= { "getlog",	14 },
+	[HOST_DROP - FUZZ_HOST]		= { "drop",	16 },
+	[HOST_WRITE - FUZZ_HOST]	= { "write",	14 },
+	[HOST_RATIO - FUZZ_HOST]	= { "ratio",	2 },
+};
+
+/* ---- L1 ---- */
+
+static void l1_main(u32 cpu, void *scratch, u64 scratch_gpa)
+{
+	const struct fuzz_arch *arch = &fuzz_archs[shared.arch];
+	const struct fuzz_step *s;
+	u32 *next = next_of(cpu);
+
+	arch->l1_init(cpu, scratch, scratch_gpa);
+	for (;;) {
+		if (*next == shared.nr) {
+			GUEST_SYNC(SYNC_END);
+			continue;
+		}
+		s = &shared.step[*next];
+		if (shared.parallel ? s->op < FUZZ_HOST :
+				      s->op < FUZZ_HOST && s->vcpu == cpu) {
+			++*next;
+			arch->l1_step(cpu, s);
+		} else if (shared.parallel) {
+			++*next;
+		} else {
+			GUEST_SYNC(SYNC_TURN);
+		}
+	}
+}
+
+/* ---- The generator ---- */
+
+static const unsigned int fuzz_ratios[] = { 8, 8, 4, 2, 1, 0 };
+
+static void generate_host_step(struct guest_random_state *rnd, struct fuzz_step *s)
+{
+	enum fuzz_slot slot = fuzz_below(rnd, NR_SLOTS);
+
+	s->op = FUZZ_HOST + fuzz_weighted(rnd, host_ops, ARRAY_SIZE(host_ops));
+	switch (s->op) {
+	case HOST_DROP:
+		s->arg[0] = page_gpa(slot, fuzz_below(rnd, slot_pages[slot]));
+		s->arg[1] = __guest_random_bool(rnd, 70);
+		break;
+	case HOST_WRITE:
+		s->arg[0] = page_gpa(slot, fuzz_below(rnd, slot_pages[slot])) +
+			    fuzz_below(rnd, 512) * 8;
+		s->arg[1] = fuzz_value(rnd);
+		break;
+	case HOST_RATIO:
+		s->arg[0] = fuzz_pick(rnd, fuzz_ratios);
+		break;
+	case HOST_LOG:
+		s->arg[1] = __guest_random_bool(rnd, 70);
+		/* fall through */
+	default:
+		s->arg[0] = slot;
+		break;
+	}
+}
+
+/*
+ * A program begins with control blocks that work, and works on few at a time:
+ * more than a small table holds, but coming back to them.
+ */
+static void generate(const struct fuzz_arch *arch, u32 seed, struct fuzz_program *p)
+{
+	struct guest_random_state rnd = new_guest_random_state(seed);
+	unsigned int blocks, wanted, run = 0, i, vcpu = 0;
+	bool deleted[NR_SLOTS] = {};
+	struct fuzz_step *s;
+
+	memset(p, 0, sizeof(*p));
+	p->nr_vcpus = guest_random_bool(&rnd) ? 1 : 1 + fuzz_below(&rnd, MAX_L1_VCPUS);
+	p->ratio = fuzz_pick(&rnd, fuzz_ratios);
+	blocks = 2 + fuzz_below(&rnd, NR_BLOCKS - 1);
+	wanted = blocks + 24 + fuzz_below(&rnd, 72);
+
+	for (i = 0; arch->ops[i].name && strcmp(arch->ops[i].name, "init"); i++)
+		;
+	while (p->nr < wanted) {
+		s = &p->step[p->nr];
+		s->vcpu = vcpu;
+		if (p->nr < blocks) {
+			s->op = i;
+			arch->generate(&rnd, s);
+			s->arg[0] = p->nr;
+		} else if (__guest_random_bool(&rnd, 14)) {
+			generate_host_step(&rnd, s);
+			if (s->op == HOST_DELETE)
+				deleted[s->arg[0]] = true;
+		} else {
+			s->op = fuzz_weighted(&rnd, arch->ops, arch->nr_ops);
+			arch->generate(&rnd, s);
+			/* Half of what is entered goes on in a round. */
+			if (!s->op && guest_random_bool(&rnd))
+				s->arg[0] = page_gpa(SLOT_BLOCK, run++ % blocks);
+		}
+		p->nr++;
+
+		if (__guest_random_bool(&rnd, 20))
+			vcpu = fuzz_below(&rnd, p->nr_vcpus);
+		while (__guest_random_bool(&rnd, 25)) {
+			enum fuzz_slot slot = fuzz_below(&rnd, NR_SLOTS);
+
+			if (!deleted[slot])
+				break;
+			deleted[slot] = false;
+			p->step[p->nr++] = (struct fuzz_step) {
+				.vcpu = vcpu, .op = HOST_ADD, .arg = { slot },
+			};
+		}
+	}
+}
+
+/* ---- Programs as text ---- */
+
+static const char *op_name(const struct fuzz_arch *arch, u32 op)
+{
+	return op < FUZZ_HOST ? arch->ops[op].name : host_ops[op - FUZZ_HOST].name;
+}
+
+static void print_step(const struct fuzz_arch *arch, const struct fuzz_step *s)
+{
+	printf("%u %s%s %#lx %#lx %#lx\n", s->vcpu, s->op < FUZZ_HOST ? "" : "host-",
+	       op_name(arch, s->op), s->arg[0], s->arg[1], s->arg[2]);
+}
+
+static void print_program(const struct fuzz_arch *arch, const struct fuzz_program *p)
+{
+	unsigned int i;
+
+	printf("%s vcpus %u ratio %u\n", arch->name, p->nr_vcpus, p->ratio);
+	for (i = 0; i < p->nr; i++)
+		print_step(arch, &p->step[i]);
+}
+
+static u32 find_op(const struct fuzz_arch *arch, const char *name)
+{
+	const struct fuzz_choice *ops = arch->ops;
+	unsigned int nr = arch->nr_ops, base = 0, i;
+
+	if (!strncmp(name, "host-", 5)) {
+		ops = host_ops;
+		nr = ARRAY_SIZE(host_ops);
+		base = FUZZ_HOST;
+		name += 5;
+	}
+	for (i = 0; i < nr; i++) {
+		if (!strcmp(ops[i].name, name))
+			return base + i;
+	}
+	TEST_FAIL("There is no step \"%s\" on %s", name, arch->name);
+	return 0;
+}
+
+static void read_program(const struct fuzz_arch *arch, const char *path,
+			 struct fuzz_program *p)
+{
+	char line[256], name[32];
+	FILE *f = fopen(path, "r");
+	struct fuzz_step *s;
+
+	TEST_ASSERT(f, "Can't open %s", path);
+	memset(p, 0, sizeof(*p));
+	while (fgets(line, sizeof(line), f)) {
+		if (line[0] == '#' || line[0] == '\n')
+			continue;
+		if (!p->nr_vcpus) {
+			TEST_ASSERT(sscanf(line, "%31s vcpus %u ratio %u", name,
+					   &p->nr_vcpus, &p->ratio) == 3 &&
+				    p->nr_vcpus >= 1 && p->nr_vcpus <= MAX_L1_VCPUS,
+				    "%s does not begin as a program does", path);
+			TEST_ASSERT(!strcmp(name, arch->name), "%s is for %s", path, name);
+			continue;
+		}
+		TEST_ASSERT(p->nr < MAX_STEPS, "%s has too many steps", path);
+		s = &p->step[p->nr++];
+		TEST_ASSERT(sscanf(line, "%u %31s %lx %lx %lx", &s->vcpu, name,
+				   &s->arg[0], &s->arg[1], &s->arg[2]) == 5 &&
+			    s->vcpu < p->nr_vcpus, "%s: what is \"%s\"?", path, line);
+		s->op = find_op(arch, name);
+	}
+	fclose(f);
+}
+
+/* ---- Running a program ---- */
+
+/* What comes next is the host's: in L1 in its turn, in L2 when L2 asks for it. */
+static void host_steps(void)
+{
+	typeof(shared) *sh = fuzz.shared;
+
+	while (sh->next[0] < sh->nr && sh->step[sh->next[0]].op >= FUZZ_HOST) {
+		sh->next[0]++;
+		host_step(&sh->step[sh->next[0] - 1]);
+	}
+}
+
+/* Something that only a reset helps against; not for ever. */
+static void stuck(u32 cpu, const char *why, u64 value)
+{
+	host_note(cpu, why, value);
+	vcpu_reset(cpu);
+	if (++fuzz.resets > MAX_RESETS)
+		fuzz.end = why;
+}
+
+/* One run of a vCPU.  Returns whether it has something else for the host to do. */
+static bool vcpu_go(u32 cpu)
+{
+	struct kvm_vcpu *vcpu = fuzz.vcpu[cpu];
+	struct kvm_run *run = vcpu->run;
+	struct ucall uc;
+
+	if (__vcpu_run(vcpu)) {
+		stuck(cpu, "errno", errno);
+		return false;
+	}
+	switch (run->exit_reason) {
+	case KVM_EXIT_IO:
+		if (run->io.port == FUZZ_PORT) {
+			fuzz.in_l2 = true;
+			host_note(cpu, "host", 0);
+			return true;
+		}
+		fuzz.in_l2 = false;
+		if (get_ucall(vcpu, &uc) == UCALL_SYNC) {
+			if (uc.args[1] == SYNC_END)
+				fuzz.end = "end";
+			return true;
+		}
+		if (uc.cmd == UCALL_ABORT)
+			REPORT_GUEST_ASSERT(uc);
+		/* Not for L1's page of calls to the host: L2 wrote to its port. */
+		stuck(cpu, "ucall", uc.cmd);
+		return false;
+	case KVM_EXIT_MMIO:
+		host_note(cpu, run->mmio.is_write ? "store" : "load", run->mmio.phys_addr);
+		memset(run->mmio.data, 0, sizeof(run->mmio.data));
+		return false;
+	case KVM_EXIT_INTERNAL_ERROR:
+		stuck(cpu, "internal", run->internal.suberror);
+		return false;
+	default:
+		stuck(cpu, "exit", run->exit_reason);
+		return false;
+	}
+}
+
+static void run_in_turn(void)
+{
+	typeof(shared) *sh = fuzz.shared;
+	unsigned int runs;
+	u32 cpu = 0;
+
+	for (runs = 0; !fuzz.end; runs++) {
+		if (runs == MAX_RUNS) {
+			fuzz.end = "runs";
+			break;
+		}
+		cpu = fuzz.in_l2 ? cpu : sh->step[min(sh->next[0], sh->nr - 1)].vcpu;
+		if (vcpu_go(cpu))
+			host_steps();
+	}
+}
+
+/* ---- All at once ---- */
+
+static struct parallel {
+	pthread_t thread;
+	u32 cpu;
+	bool done;
+} parallel[MAX_L1_VCPUS];
+
+static void *parallel_vcpu(void *arg)
+{
+	struct parallel *t = arg;
+	struct kvm_vcpu *vcpu = fuzz.vcpu[t->cpu];
+	struct kvm_x86_state *state;
+	unsigned int resets = 0, calls = 0, runs;
+	struct ucall uc;
+
+	for (runs = 0; runs < MAX_RUNS && resets <= MAX_RESETS; runs++) {
+		if (__vcpu_run(vcpu) ||
+		    (vcpu->run->exit_reason != KVM_EXIT_IO &&
+		     vcpu->run->exit_reason != KVM_EXIT_MMIO)) {
+			vcpu_reset(t->cpu);
+			resets++;
+		} else if (vcpu->run->exit_reason == KVM_EXIT_MMIO) {
+			memset(vcpu->run->mmio.data, 0, sizeof(vcpu->run->mmio.data));
+		} else if (vcpu->run->io.port != FUZZ_PORT) {
+			/* L1 is done, or lost to what another vCPU's L2 wrote. */
+			if (get_ucall(vcpu, &uc) == UCALL_SYNC)
+				break;
+			vcpu_reset(t->cpu);
+			resets++;
+		} else if (++calls % 8 == 0) {
+			vcpu_reset(t->cpu);
+		} else if (calls % 2 == 0) {
+			state = vcpu_save(t->cpu);
+			vcpu_leave_nested(t->cpu);
+			vcpu_restore(t->cpu, state);
+			kvm_x86_state_cleanup(state);
+		}
+	}
+	WRITE_ONCE(t->done, true);
+	return NULL;
+}
+
+static void run_parallel(void)
+{
+	const struct fuzz_program *p = fuzz.program;
+	bool done = false;
+	unsigned int i, j;
+
+	/* The first makes the control blocks that all others work with. */
+	for (i = 0; i < p->nr_vcpus; i++) {
+		parallel[i].cpu = i;
+		pthread_create(&parallel[i].thread, NULL, parallel_vcpu, &parallel[i]);
+	}
+	while (!done) {
+		for (i = 0; i < p->nr; i++) {
+			if (p->step[i].op > HOST_RESET)
+				host_step(&p->step[i]);
+		}
+		for (i = 0; i < NR_SLOTS; i++) {
+			if (!fuzz.slot[i].present)
+				slot_tell(i, slot_size(i));
+		}
+		done = true;
+		for (j = 0; j < p->nr_vcpus; j++)
+			done &= READ_ONCE(parallel[j].done);
+	}
+	for (i = 0; i < p->nr_vcpus; i++)
+		pthread_join(parallel[i].thread, NULL);
+	fuzz.end = "end";
+}
+
+/* ---- Host ---- */
+
+struct options {
+	const struct fuzz_arch *arch;
+	u32 seed;
+	unsigned int count;
+	unsigned int seconds;	/* for one program */
+	u64 phys;
+	bool parallel;
+	bool print;
+	bool dump;
+};
+
+static void dump_notes(void)
+{
+	typeof(shared) *sh = fuzz.shared;
+	u32 i, last = -1;
+
+	for (i = 0; i < sh->nr_notes; i++) {
+		struct fuzz_note *n = &sh->note[i];
+
+		if (n->step != last && n->step < sh->nr) {
+			printf("%u: ", n->step);
+			print_step(fuzz.arch, &sh->step[n->step]);
+		}
+		last = n->step;
+		printf("\t%u %s %#lx\n", n->vcpu, n->name, n->value);
+	}
+}
+
+/* The child's part: one VM, and what it did in one line. */
+static void run_program(const struct options *opt, const char *name,
+			const struct fuzz_program *p)
+{
+	bool unmanaged = opt->phys && p->nr % 2;
+	u64 hash = FUZZ_HASH_INIT, exits = 0;
+	typeof(shared) *sh;
+	u32 i;
+
+	fuzz_vm_init(opt->arch, opt->arch - fuzz_archs, p, l1_main,
+		     unmanaged ? opt->phys : 0, opt->parallel);
+	sh = fuzz.shared;
+	if (opt->parallel)
+		run_parallel();
+	else
+		run_in_turn();
+
+	for (i = 0; i < sh->nr_notes; i++) {
+		u64 words[3] = { sh->note[i].step, sh->note[i].vcpu, sh->note[i].value };
+
+		hash = fuzz_hash(hash, words, sizeof(words));
+		exits += !strcmp(sh->note[i].name, "exit");
+	}
+	if (!opt->parallel)
+		hash = fuzz_vm_hash(hash);
+	if (opt->dump)
+		dump_notes();
+	printf("program %s %016lx steps %u notes %u exits %lu lost %lu: %s\n", name,
+	       opt->parallel ? 0 : hash, opt->parallel ? p->nr : sh->next[0],
+	       sh->nr_notes, exits, fuzz.lost, fuzz.end);
+	kvm_vm_free(fuzz.vm);
+}
+
+static void no_op(int sig)
+{
+}
+
+/*
+ * A program that does not end, or that ends in a way the library has no mercy
+ * on, is not the end of all.  Returns false if its process died.
+ */
+static bool run_apart(const struct options *opt, const char *name,
+		      const struct fuzz_program *p)
+{
+	int status = 0;
+	pid_t pid;
+
+	fflush(stdout);
+	pid = fork();
+	TEST_ASSERT(pid >= 0, "fork");
+	if (!pid) {
+		run_program(opt, name, p);
+		fflush(stdout);
+		_exit(0);
+	}
+	alarm(opt->seconds);
+	if (waitpid(pid, &status, 0) != pid) {
+		kill(pid, SIGKILL);
+		waitpid(pid, &status, 0);
+		printf("program %s hangs\n", name);
+		return true;
+	}
+	alarm(0);
+	if (!status)
+		return true;
+	printf("program %s died: %#x\n", name, status);
+	return false;
+}
+
+static void help(const char *name)
+{
+	printf("usage: %s [--seed N] [--count N] [--seconds N] [--phys ADDRESS] [--parallel] [--print] [--dump] [FILE...]\n",
+	       name);
+}
+
+int main(int argc, char *argv[])
+{
+	enum { SEED, COUNT, SECONDS, PHYS, PARALLEL, PRINT, DUMP, HELP };
+	static const struct option longs[] = {
+		{ "seed",	required_argument, NULL, SEED },
+		{ "count",	required_argument, NULL, COUNT },
+		{ "seconds",	required_argument, NULL, SECONDS },
+		{ "phys",	required_argument, NULL, PHYS },
+		{ "parallel",	no_argument, NULL, PARALLEL },
+		{ "print",	no_argument, NULL, PRINT },
+		{ "dump",	no_argument, NULL, DUMP },
+		{ "help",	no_argument, NULL, HELP },
+		{ }
+	};
+	struct sigaction alarmed = { .sa_handler = no_op };
+	struct options opt = { .seed = 1, .seconds = 30 };
+	unsigned int ratio, i;
+	struct fuzz_program p;
+	bool ok = true;
+	char name[32];
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		switch (c) {
+		case SEED:	opt.seed = strtoul(optarg, NULL, 0); break;
+		case COUNT:	opt.count = strtoul(optarg, NULL, 0); break;
+		case SECONDS:	opt.seconds = strtoul(optarg, NULL, 0); break;
+		case PHYS:	opt.phys = strtoull(optarg, NULL, 0); break;
+		case PARALLEL:	opt.parallel = true; break;
+		case PRINT:	opt.print = true; break;
+		case DUMP:	opt.dump = true; break;
+		default:	help(argv[0]); return c != HELP;
+		}
+	}
+	for (i = 0; i < ARRAY_SIZE(fuzz_archs) && !opt.arch; i++) {
+		if (fuzz_archs[i].supported())
+			opt.arch = &fuzz_archs[i];
+	}
+	TEST_REQUIRE(opt.arch);
+	if (!opt.count && optind == argc)
+		opt.count = 1;
+
+	setvbuf(stdout, NULL, _IOFBF, BUFSIZ);
+	sigaction(SIGALRM, &alarmed, NULL);
+	ratio = nested_context_get_ratio();
+	for (; optind < argc; optind++) {
+		read_program(opt.arch, argv[optind], &p);
+		ok &= run_apart(&opt, argv[optind], &p);
+	}
+	for (i = 0; i < opt.count; i++) {
+		generate(opt.arch, opt.seed + i, &p);
+		if (opt.print)
+			print_program(opt.arch, &p);
+		snprintf(name, sizeof(name), "%u", opt.seed + i);
+		ok &= run_apart(&opt, name, &p);
+	}
+	nested_context_set_ratio(ratio);
+	return !ok;
+}
