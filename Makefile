@@ -12,6 +12,10 @@ ARCH =
 MAKEOVERRIDES =
 unexport ARCH
 
+# The programs of make fuzz: the first seed, and how many.
+SEED = 1
+COUNT = 1000
+
 .PHONY: help
 help:	## this list (default)
 	@awk -F '## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +51,10 @@ test-slow: setup	## what takes minutes more in Bochs
 .PHONY: test-debug
 test-debug: setup	## all tests on debug kernels (KASAN, lockdep, KCSAN ...)
 	@lab/test tests/debug
+
+.PHONY: fuzz
+fuzz: setup	## programs of a hostile L1, stock beside patched; ARCH=, SEED=, COUNT=
+	@lab/fuzz --corpus $(if $(ARCH),--arch $(ARCH)) --seed $(SEED) --count $(COUNT)
 
 .PHONY: unit
 unit: setup	## the table in user space, with sanitizers

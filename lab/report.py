@@ -3,6 +3,8 @@
 
 usage: report.py demo VERSION WORKDIR JSON    prints the table
        report.py test VERSION TAPDIR JSON     prints nothing
+       report.py fuzz VERSION WORKDIR JSON    prints what differs; exits with 1 if
+                                              anything is wrong
 """
 import json
 import os
@@ -180,14 +182,66 @@ def test(tapdir):
     return rows
 
 
+def fuzz_log(path):
+    """The programs of one boot, a dictionary by name, and its instructions."""
+    line = re.compile(r"program (\S+) (?:(\w+) steps (\d+) notes (\d+) exits (\d+) "
+                      r"lost (\d+): (.*)|(hangs|died: \S+))")
+    programs, insns = {}, 0
+    with open(path, encoding="utf-8", errors="replace") as log:
+        for text in log:
+            found = line.match(text)
+            if found:
+                programs[found.group(1)] = found.groups()[1:]
+            elif text.startswith("total programs "):
+                insns += int(text.split()[4])
+    return programs, insns
+
+
+def fuzz(version, work):
+    """A row for each vendor and kernel; what is wrong is printed and counted."""
+    rows = []
+    for arch in sorted({name.split("-")[0] for name in os.listdir(work)}):
+        chunks = sorted(n for n in os.listdir(work) if n.split("-")[0] == arch)
+        both, wrong = {}, 0
+        for l0 in ("stock", "patched"):
+            logs = [fuzz_log(f"{work}/{name}/{l0}/results.log") for name in chunks
+                    if os.path.exists(f"{work}/{name}/{l0}/results.log")]
+            programs = {k: v for log, _ in logs for k, v in log.items()}
+            done = [v for v in programs.values() if not v[6]]
+            both[l0] = programs
+            row = {"arch": arch, "l0": l0, "programs": len(programs),
+                   "hangs": sum(v[6] == "hangs" for v in programs.values())}
+            for field, what in ((1, "steps"), (2, "notes"), (3, "l2_exits"), (4, "lost")):
+                row[what] = sum(int(v[field]) for v in done)
+            row["insns"] = sum(insns for _, insns in logs)
+            rows.append(row)
+        for name, have in both["patched"].items():
+            want = both["stock"].get(name, have)
+            died = (have[6] or "").startswith("died")
+            if have == want and not died and not int(have[4] or 0):
+                continue
+            wrong += 1
+            print(f"{arch} program {name}: stock {want}, patched {have}")
+        missing = set(both["stock"]) - set(both["patched"]) if both["stock"] else ()
+        rows[-1]["differences"] = wrong + len(missing)
+        if not both["stock"]:
+            rows.pop(-2)
+        print("Linux {0} {arch}: {programs} programs, {steps} steps, {l2_exits} L2 exits, "
+              "{notes} results, {insns} instructions; {differences} wrong, {hangs} "
+              "without end".format(version, **rows[-1]))
+    return rows
+
+
 def main():
     target, version, source, path = sys.argv[1:5]
-    rows = {"demo": lambda: demo(version, source), "test": lambda: test(source)}[target]()
+    rows = {"demo": lambda: demo(version, source), "test": lambda: test(source),
+            "fuzz": lambda: fuzz(version, source)}[target]()
     document = {"target": target, "kernel": version, "host": host(), "rows": rows}
     with open(path + ".new", "w", encoding="utf-8") as out:
         json.dump(document, out, indent=1)
         out.write("\n")
     os.replace(path + ".new", path)
+    sys.exit(any(row.get("differences") or not row.get("programs", 1) for row in rows))
 
 
 main()

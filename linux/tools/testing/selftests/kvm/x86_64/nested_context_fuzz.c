@@ -14,7 +14,8 @@
  * its own over and over.  There is no one outcome then; the kernel must live.
  *
  * --print writes a program as text, which can be shortened and given back as a
- * file; --dump tells all notes of a transcript.
+ * file; --dump tells all notes of a transcript.  The last line tells how far the
+ * TSC went, which is instructions where the emulator counts them as time.
  */
 #include <getopt.h>
 #include <pthread.h>
@@ -29,6 +30,7 @@ static const struct fuzz_arch fuzz_archs[] = {
 	{
 		.name		= "svm",
 		.supported	= fuzz_svm_supported,
+		.block_size	= PAGE_SIZE,
 		.ops		= fuzz_svm_ops,
 		.nr_ops		= NR_SVM_OPS,
 		.generate	= fuzz_svm_generate,
@@ -38,6 +40,7 @@ static const struct fuzz_arch fuzz_archs[] = {
 	}, {
 		.name		= "vmx",
 		.supported	= fuzz_vmx_supported,
+		.block_size	= VMX_BLOCK_SIZE,
 		.pins_in_l2	= true,
 		.ops		= fuzz_vmx_ops,
 		.nr_ops		= NR_VMX_OPS,
@@ -451,10 +454,10 @@ static void run_program(const struct options *opt, const char *name,
 		hash = fuzz_hash(hash, words, sizeof(words));
 		exits += !strcmp(sh->note[i].name, "exit");
 	}
-	if (!opt->parallel)
-		hash = fuzz_vm_hash(hash);
 	if (opt->dump)
 		dump_notes();
+	if (!opt->parallel)
+		hash = fuzz_vm_hash(hash, opt->dump);
 	printf("program %s %016lx steps %u notes %u exits %lu lost %lu: %s\n", name,
 	       opt->parallel ? 0 : hash, opt->parallel ? p->nr : sh->next[0],
 	       sh->nr_notes, exits, fuzz.lost, fuzz.end);
@@ -519,8 +522,9 @@ int main(int argc, char *argv[])
 	};
 	struct sigaction alarmed = { .sa_handler = no_op };
 	struct options opt = { .seed = 1, .seconds = 30 };
-	unsigned int ratio, i;
+	unsigned int programs = 0, ratio, i;
 	struct fuzz_program p;
+	u64 before = rdtsc();
 	bool ok = true;
 	char name[32];
 	int c;
@@ -548,11 +552,11 @@ int main(int argc, char *argv[])
 	setvbuf(stdout, NULL, _IOFBF, BUFSIZ);
 	sigaction(SIGALRM, &alarmed, NULL);
 	ratio = nested_context_get_ratio();
-	for (; optind < argc; optind++) {
+	for (; optind < argc; optind++, programs++) {
 		read_program(opt.arch, argv[optind], &p);
 		ok &= run_apart(&opt, argv[optind], &p);
 	}
-	for (i = 0; i < opt.count; i++) {
+	for (i = 0; i < opt.count; i++, programs++) {
 		generate(opt.arch, opt.seed + i, &p);
 		if (opt.print)
 			print_program(opt.arch, &p);
@@ -560,5 +564,6 @@ int main(int argc, char *argv[])
 		ok &= run_apart(&opt, name, &p);
 	}
 	nested_context_set_ratio(ratio);
+	printf("total programs %u tsc %lu\n", programs, rdtsc() - before);
 	return !ok;
 }

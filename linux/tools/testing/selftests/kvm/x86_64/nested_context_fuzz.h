@@ -119,6 +119,13 @@ struct fuzz_arch {
 	const char *name;
 	bool (*supported)(void);
 
+	/*
+	 * What of a control block's page has a meaning.  Steps leave the rest
+	 * alone: a VMCS region belongs to the processor, and the stock kernel
+	 * restores what it does not use sometimes and clears it sometimes.
+	 */
+	unsigned int block_size;
+
 	/* The stock kernel goes on with a page that the host took while L2 runs. */
 	bool pins_in_l2;
 

@@ -154,7 +154,9 @@ static void *host_page(u64 gpa)
 
 	if (i == NR_SLOTS)
 		return NULL;
-	if (block < NR_BLOCKS && fuzz.arch->block_is_open(fuzz.vm, block))
+	if (block < NR_BLOCKS &&
+	    ((gpa & ~PAGE_MASK) >= fuzz.arch->block_size ||
+	     fuzz.arch->block_is_open(fuzz.vm, block)))
 		return NULL;
 	return slot_hva(i) + (gpa & PAGE_MASK) - SLOT_GPA(i);
 }
@@ -392,15 +394,20 @@ static void fuzz_vm_init(const struct fuzz_arch *arch, unsigned int nr,
 }
 
 /* All memory that steps name, but for what the architecture leaves open. */
-static u64 fuzz_vm_hash(u64 hash)
+static u64 fuzz_vm_hash(u64 hash, bool dump)
 {
 	unsigned int i, page;
+	void *p;
 
 	for (i = 0; i < SLOT_ALIAS; i++) {
 		for (page = 0; page < slot_pages[i]; page++) {
-			if (i != SLOT_BLOCK || !fuzz.arch->block_is_open(fuzz.vm, page))
-				hash = fuzz_hash(hash, slot_hva(i) + page * PAGE_SIZE,
-						 PAGE_SIZE);
+			if (i == SLOT_BLOCK && fuzz.arch->block_is_open(fuzz.vm, page))
+				continue;
+			p = slot_hva(i) + page * PAGE_SIZE;
+			hash = fuzz_hash(hash, p, PAGE_SIZE);
+			if (dump)
+				printf("page %#lx %#lx\n", page_gpa(i, page),
+				       fuzz_hash(FUZZ_HASH_INIT, p, PAGE_SIZE));
 		}
 	}
 	return hash;

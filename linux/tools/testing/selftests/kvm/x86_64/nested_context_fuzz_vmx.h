@@ -13,6 +13,9 @@
 
 #define L2_EFLAGS_IF	BIT(9)
 
+/* Less than KVM's struct vmcs12, and room for what is written across its end. */
+#define VMX_BLOCK_SIZE	0x300
+
 enum fuzz_vmx_op {
 	VMX_RUN, VMX_INIT, VMX_VMWRITE, VMX_FLIP, VMX_VMREAD, VMX_READ_ALL,
 	VMX_VMPTRLD, VMX_VMCLEAR, VMX_VMXON, VMX_VMXOFF, VMX_VMXE, VMX_SET,
@@ -296,6 +299,13 @@ static bool fuzz_vmx_is_current(u64 gpa)
 	return false;
 }
 
+/* Whether eight bytes that L1's L2 stores there could do harm. */
+static bool fuzz_vmx_is_open(u64 gpa)
+{
+	return block_of(gpa) < NR_BLOCKS &&
+	       (fuzz_vmx_is_current(gpa) || (gpa & ~PAGE_MASK) >= VMX_BLOCK_SIZE);
+}
+
 static bool fuzz_vmx_can_touch(u64 gpa, unsigned int size)
 {
 	return l1_can_touch(gpa, size) && !fuzz_vmx_is_current(gpa) &&
@@ -347,8 +357,10 @@ static void fuzz_vmx_init(u32 cpu, unsigned int block, u32 features)
 		return;
 	vmx_l2_init_vmcs(&l2, (void *)vmx_l2_table[L2_EXIT], private + PAGE_SIZE - 8,
 			 features);
+	/* No wait that nobody ends, no value that differs from run to run. */
 	fuzz_vmwrite(CPU_BASED_VM_EXEC_CONTROL,
-		     vmreadz(CPU_BASED_VM_EXEC_CONTROL) | CPU_BASED_HLT_EXITING);
+		     vmreadz(CPU_BASED_VM_EXEC_CONTROL) | CPU_BASED_HLT_EXITING |
+		     CPU_BASED_RDTSC_EXITING);
 	/* Whatever exception L2 meets ends in a shutdown, not in L1's handlers. */
 	fuzz_vmwrite(GUEST_IDTR_LIMIT, 0);
 	/* Bochs never takes the host's interrupts from an L2 that has them off. */
@@ -387,7 +399,7 @@ static void fuzz_vmx_run(u32 cpu, const struct fuzz_step *s)
 	l1->rcx = RUN_MSR(s->arg[1]);
 	l1->rdx = s->arg[2];
 	l1->rsi = s->arg[2];
-	if (fuzz_vmx_is_current(l1->rsi) || fuzz_vmx_is_current(l1->rsi + 7))
+	if (fuzz_vmx_is_open(l1->rsi) || fuzz_vmx_is_open(l1->rsi + 7))
 		l1->rsi = page_gpa(SLOT_PRIVATE, 0);
 
 	result = fuzz_vmenter(l1, launched);
@@ -478,7 +490,7 @@ static void fuzz_vmx_l1_step(u32 cpu, const struct fuzz_step *s)
 		note(cpu, "vmxe", kvm_asm_safe("mov %%rax, %%cr4", "a"(cr4)));
 		break;
 	case VMX_SET:
-		if (fuzz_vmx_can_touch(s->arg[0], s->arg[1]))
+		if (fuzz_vmx_can_touch(s->arg[0], s->arg[1]) && !fuzz_vmx_is_open(s->arg[0]))
 			l1_set(s->arg[0], s->arg[1], s->arg[2]);
 		break;
 	case VMX_COPY:

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# Some two minutes per vendor of what make fuzz does: the corpus, and programs
+# from seeds, which L1 must not be able to tell from those on the stock kernel.
+# Then all L1 vCPUs at once, on SVM.
+# shellcheck source=tests/lab/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+# fuzz ARCH OPTION...
+fuzz()
+{
+	local arch=$1 code=0 said=$boots/fuzz-$1.said
+	shift
+
+	"$lab/fuzz" --arch "$arch" "$@" >"$said" 2>&1 || code=$?
+	sed 's/^/# /' "$said"
+	is "$code" 0 "$arch: lab/fuzz $*"
+}
+
+fuzz svm --corpus --count 1000
+fuzz vmx --corpus --count 300
+fuzz svm --parallel --count 200
+echo "1..$count"
