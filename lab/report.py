@@ -183,18 +183,19 @@ def test(tapdir):
 
 
 def fuzz_log(path):
-    """The programs of one boot, a dictionary by name, and its instructions."""
+    """What the VMs of one boot did, by name, and their programs and instructions."""
     line = re.compile(r"program (\S+) (?:(\w+) steps (\d+) notes (\d+) exits (\d+) "
                       r"lost (\d+): (.*)|(hangs|died: \S+))")
-    programs, insns = {}, 0
+    vms, programs, insns = {}, 0, 0
     with open(path, encoding="utf-8", errors="replace") as log:
         for text in log:
             found = line.match(text)
             if found:
-                programs[found.group(1)] = found.groups()[1:]
+                vms[found.group(1)] = found.groups()[1:]
             elif text.startswith("total programs "):
+                programs += int(text.split()[2])
                 insns += int(text.split()[4])
-    return programs, insns
+    return vms, programs, insns
 
 
 def fuzz(version, work):
@@ -206,14 +207,14 @@ def fuzz(version, work):
         for l0 in ("stock", "patched"):
             logs = [fuzz_log(f"{work}/{name}/{l0}/results.log") for name in chunks
                     if os.path.exists(f"{work}/{name}/{l0}/results.log")]
-            programs = {k: v for log, _ in logs for k, v in log.items()}
-            done = [v for v in programs.values() if not v[6]]
-            both[l0] = programs
-            row = {"arch": arch, "l0": l0, "programs": len(programs),
-                   "hangs": sum(v[6] == "hangs" for v in programs.values())}
+            both[l0] = {k: v for log in logs for k, v in log[0].items()}
+            done = [v for v in both[l0].values() if not v[6]]
+            row = {"arch": arch, "l0": l0, "programs": sum(log[1] for log in logs),
+                   "vms": len(both[l0]),
+                   "hangs": sum(v[6] == "hangs" for v in both[l0].values())}
             for field, what in ((1, "steps"), (2, "notes"), (3, "l2_exits"), (4, "lost")):
                 row[what] = sum(int(v[field]) for v in done)
-            row["insns"] = sum(insns for _, insns in logs)
+            row["insns"] = sum(log[2] for log in logs)
             rows.append(row)
         for name, have in both["patched"].items():
             want = both["stock"].get(name, have)
@@ -226,9 +227,9 @@ def fuzz(version, work):
         rows[-1]["differences"] = wrong + len(missing)
         if not both["stock"]:
             rows.pop(-2)
-        print("Linux {0} {arch}: {programs} programs, {steps} steps, {l2_exits} L2 exits, "
-              "{notes} results, {insns} instructions; {differences} wrong, {hangs} "
-              "without end".format(version, **rows[-1]))
+        print("Linux {0} {arch}: {programs} programs in {vms} VMs, {steps} steps, {l2_exits} "
+              "L2 exits, {notes} results, {insns} instructions; {differences} VMs wrong, "
+              "{hangs} without end".format(version, **rows[-1]))
     return rows
 
 

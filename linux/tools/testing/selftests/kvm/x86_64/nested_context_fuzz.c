@@ -3,8 +3,8 @@
  * Does L1 see the same with nested contexts as without?
  *
  * Programs for a hostile L1 are made from seeds, see nested_context_fuzz.h, and
- * run one after the other, each in a process and a VM of its own.  For each a
- * line tells the hash of its transcript.  Run on the stock kernel and on one with
+ * run one after the other, some in each VM, each VM in a process of its own.  For
+ * each VM a line with its first seed tells the hash of its transcript.  Run on the stock kernel and on one with
  * nested contexts, the lines must be equal.
  *
  * What needs no comparison is checked at once: memory that changed while its
@@ -36,6 +36,7 @@ static const struct fuzz_arch fuzz_archs[] = {
 		.generate	= fuzz_svm_generate,
 		.l1_init	= fuzz_svm_l1_init,
 		.l1_step	= fuzz_svm_l1_step,
+		.l1_forget	= fuzz_svm_l1_forget,
 		.block_is_open	= fuzz_svm_block_is_open,
 	}, {
 		.name		= "vmx",
@@ -47,13 +48,14 @@ static const struct fuzz_arch fuzz_archs[] = {
 		.generate	= fuzz_vmx_generate,
 		.l1_init	= fuzz_vmx_l1_init,
 		.l1_step	= fuzz_vmx_l1_step,
+		.l1_forget	= fuzz_vmx_l1_forget,
 		.block_is_open	= fuzz_vmx_block_is_open,
 	},
 };
 
 static const struct fuzz_choice host_ops[] = {
 	[HOST_RESTORE - FUZZ_HOST]	= { "restore",	18 },
-	[HOST_MIGRATE - FUZZ_HOST]	= { "migrate",	4 },
+	[HOST_MIGRATE - FUZZ_HOST]	= { "migrate",	2 },
 	[HOST_RESET - FUZZ_HOST]	= { "reset",	3 },
 	[HOST_DELETE - FUZZ_HOST]	= { "delete",	10 },
 	[HOST_ADD - FUZZ_HOST]		= { "add",	2 },
@@ -63,6 +65,7 @@ static const struct fuzz_choice host_ops[] = {
 	[HOST_DROP - FUZZ_HOST]		= { "drop",	16 },
 	[HOST_WRITE - FUZZ_HOST]	= { "write",	14 },
 	[HOST_RATIO - FUZZ_HOST]	= { "ratio",	2 },
+	[HOST_NEXT - FUZZ_HOST]		= { "next",	0 },
 };
 
 /* ---- L1 ---- */
@@ -130,25 +133,24 @@ static void generate_host_step(struct guest_random_state *rnd, struct fuzz_step 
 static void generate(const struct fuzz_arch *arch, u32 seed, struct fuzz_program *p)
 {
 	struct guest_random_state rnd = new_guest_random_state(seed);
-	unsigned int blocks, wanted, run = 0, i, vcpu = 0;
+	unsigned int vcpus = 1 + fuzz_below(&rnd, p->nr_vcpus);
+	unsigned int blocks = 2 + fuzz_below(&rnd, NR_BLOCKS - 1);
+	unsigned int init = 0, made = 0, round = 0, vcpu = 0;
+	unsigned int end = p->nr + blocks + 24 + fuzz_below(&rnd, 72);
 	bool deleted[NR_SLOTS] = {};
+	enum fuzz_slot slot;
 	struct fuzz_step *s;
 
-	memset(p, 0, sizeof(*p));
-	p->nr_vcpus = guest_random_bool(&rnd) ? 1 : 1 + fuzz_below(&rnd, MAX_L1_VCPUS);
-	p->ratio = fuzz_pick(&rnd, fuzz_ratios);
-	blocks = 2 + fuzz_below(&rnd, NR_BLOCKS - 1);
-	wanted = blocks + 24 + fuzz_below(&rnd, 72);
+	while (strcmp(arch->ops[init].name, "init"))
+		init++;
 
-	for (i = 0; arch->ops[i].name && strcmp(arch->ops[i].name, "init"); i++)
-		;
-	while (p->nr < wanted) {
-		s = &p->step[p->nr];
+	while (p->nr < end) {
+		s = &p->step[p->nr++];
 		s->vcpu = vcpu;
-		if (p->nr < blocks) {
-			s->op = i;
+		if (made < blocks) {
+			s->op = init;
 			arch->generate(&rnd, s);
-			s->arg[0] = p->nr;
+			s->arg[0] = made++;
 		} else if (__guest_random_bool(&rnd, 14)) {
 			generate_host_step(&rnd, s);
 			if (s->op == HOST_DELETE)
@@ -158,22 +160,34 @@ static void generate(const struct fuzz_arch *arch, u32 seed, struct fuzz_program
 			arch->generate(&rnd, s);
 			/* Half of what is entered goes on in a round. */
 			if (!s->op && guest_random_bool(&rnd))
-				s->arg[0] = page_gpa(SLOT_BLOCK, run++ % blocks);
+				s->arg[0] = page_gpa(SLOT_BLOCK, round++ % blocks);
 		}
-		p->nr++;
 
 		if (__guest_random_bool(&rnd, 20))
-			vcpu = fuzz_below(&rnd, p->nr_vcpus);
-		while (__guest_random_bool(&rnd, 25)) {
-			enum fuzz_slot slot = fuzz_below(&rnd, NR_SLOTS);
-
-			if (!deleted[slot])
-				break;
+			vcpu = fuzz_below(&rnd, vcpus);
+		slot = fuzz_below(&rnd, NR_SLOTS);
+		if (deleted[slot]) {
 			deleted[slot] = false;
 			p->step[p->nr++] = (struct fuzz_step) {
 				.vcpu = vcpu, .op = HOST_ADD, .arg = { slot },
 			};
 		}
+	}
+}
+
+/* The programs of @nr seeds, for one VM. */
+static void generate_vm(const struct fuzz_arch *arch, u32 seed, unsigned int nr,
+			struct fuzz_program *p)
+{
+	struct guest_random_state rnd = new_guest_random_state(seed);
+	unsigned int i;
+
+	memset(p, 0, sizeof(*p));
+	p->nr_vcpus = guest_random_bool(&rnd) ? 1 : 1 + fuzz_below(&rnd, MAX_L1_VCPUS);
+	p->ratio = fuzz_pick(&rnd, fuzz_ratios);
+	for (i = 0; i < nr; i++) {
+		generate(arch, seed + i, p);
+		p->step[p->nr++].op = HOST_NEXT;
 	}
 }
 
@@ -264,9 +278,16 @@ static void host_steps(void)
 /* Something that only a reset helps against; not for ever. */
 static void stuck(u32 cpu, const char *why, u64 value)
 {
+	typeof(shared) *sh = fuzz.shared;
+
 	host_note(cpu, why, value);
 	vcpu_reset(cpu);
-	if (++fuzz.resets > MAX_RESETS)
+	if (++fuzz.resets <= MAX_RESETS)
+		return;
+	while (sh->next[0] < sh->nr && sh->step[sh->next[0]].op != HOST_NEXT)
+		sh->next[0]++;
+	host_steps();
+	if (sh->next[0] == sh->nr)
 		fuzz.end = why;
 }
 
@@ -443,10 +464,13 @@ static void run_program(const struct options *opt, const char *name,
 	fuzz_vm_init(opt->arch, opt->arch - fuzz_archs, p, l1_main,
 		     unmanaged ? opt->phys : 0, opt->parallel);
 	sh = fuzz.shared;
-	if (opt->parallel)
+	fuzz.dump = opt->dump;
+	if (opt->parallel) {
 		run_parallel();
-	else
+	} else {
 		run_in_turn();
+		host_note(0, "memory", fuzz_vm_hash());
+	}
 
 	for (i = 0; i < sh->nr_notes; i++) {
 		u64 words[3] = { sh->note[i].step, sh->note[i].vcpu, sh->note[i].value };
@@ -456,8 +480,6 @@ static void run_program(const struct options *opt, const char *name,
 	}
 	if (opt->dump)
 		dump_notes();
-	if (!opt->parallel)
-		hash = fuzz_vm_hash(hash, opt->dump);
 	printf("program %s %016lx steps %u notes %u exits %lu lost %lu: %s\n", name,
 	       opt->parallel ? 0 : hash, opt->parallel ? p->nr : sh->next[0],
 	       sh->nr_notes, exits, fuzz.lost, fuzz.end);
@@ -521,8 +543,8 @@ int main(int argc, char *argv[])
 		{ }
 	};
 	struct sigaction alarmed = { .sa_handler = no_op };
-	struct options opt = { .seed = 1, .seconds = 30 };
-	unsigned int programs = 0, ratio, i;
+	struct options opt = { .seed = 1, .seconds = 15 };
+	unsigned int programs = 0, ratio, i, n;
 	struct fuzz_program p;
 	u64 before = rdtsc();
 	bool ok = true;
@@ -556,8 +578,9 @@ int main(int argc, char *argv[])
 		read_program(opt.arch, argv[optind], &p);
 		ok &= run_apart(&opt, argv[optind], &p);
 	}
-	for (i = 0; i < opt.count; i++, programs++) {
-		generate(opt.arch, opt.seed + i, &p);
+	for (i = 0; i < opt.count; i += n, programs += n) {
+		n = min(PROGRAMS_PER_VM + 0u, opt.count - i);
+		generate_vm(opt.arch, opt.seed + i, n, &p);
 		if (opt.print)
 			print_program(opt.arch, &p);
 		snprintf(name, sizeof(name), "%u", opt.seed + i);

@@ -7,6 +7,10 @@
  * guest: either in L1 between two steps, or in L2, where L2 came to the host by
  * itself.  Vcpus take turns, so that a program has but one outcome.
  *
+ * A VM does some programs one after the other.  Each begins with vCPUs that are
+ * reset and memory that is empty; what KVM may have kept from the one before
+ * must not show.
+ *
  * Whatever L1 can see of a step's result it notes.  The notes, what the host
  * notes beside them, and at the end all memory are the transcript.
  */
@@ -18,8 +22,10 @@
 #define MAX_L1_VCPUS	4
 #define NR_BLOCKS	12
 
-#define MAX_STEPS	256
-#define MAX_NOTES	4096
+/* Making a VM takes longer than a program, so some share one. */
+#define PROGRAMS_PER_VM	8
+#define MAX_STEPS	1280
+#define MAX_NOTES	8192
 
 /* The only memory that steps name; each kind has its memory slot. */
 enum fuzz_slot {
@@ -85,6 +91,7 @@ enum fuzz_host_op {
 	HOST_DROP,		/* arg: page; its contents are gone */
 	HOST_WRITE,		/* arg: address, value */
 	HOST_RATIO,		/* arg: ratio for VMs made from now on */
+	HOST_NEXT,		/* here begins the next program */
 	FUZZ_HOST_END,
 };
 
@@ -94,6 +101,7 @@ struct fuzz_step {
 	u64 arg[3];
 };
 
+/* The programs of one VM. */
 struct fuzz_program {
 	unsigned int nr_vcpus;
 	unsigned int ratio;
@@ -140,7 +148,10 @@ struct fuzz_arch {
 	void (*l1_init)(u32 cpu, void *scratch, u64 scratch_gpa);
 	void (*l1_step)(u32 cpu, const struct fuzz_step *s);
 
-	/* Host, after the end: the architecture leaves this block's bytes open. */
+	/* Host: L1 starts over, on all vCPUs. */
+	void (*l1_forget)(struct kvm_vm *vm);
+
+	/* Host: the architecture leaves this block's bytes open. */
 	bool (*block_is_open)(struct kvm_vm *vm, unsigned int block);
 };
 

@@ -11,7 +11,7 @@
 
 /* How often a vCPU may end up where only a reset helps, and be run at all. */
 #define MAX_RESETS	3
-#define MAX_RUNS	4000
+#define MAX_RUNS	20000
 
 struct host_slot {
 	void *mem[2];		/* the host's memory, and where it moves to */
@@ -30,6 +30,7 @@ static struct fuzz_vm {
 	typeof(shared) *shared;
 	struct host_slot slot[NR_SLOTS];
 	bool unmanaged;
+	bool dump;
 	bool in_l2;
 	unsigned int resets;
 	u64 lost;		/* pages that changed and are not in the log */
@@ -264,6 +265,46 @@ static void vm_migrate(void)
 
 /* ---- The host's steps ---- */
 
+/* All memory that steps name, but for what the architecture leaves open. */
+static u64 fuzz_vm_hash(void)
+{
+	u64 hash = FUZZ_HASH_INIT;
+	unsigned int i, page;
+	void *p;
+
+	for (i = 0; i < SLOT_ALIAS; i++) {
+		for (page = 0; page < slot_pages[i]; page++) {
+			if (i == SLOT_BLOCK && fuzz.arch->block_is_open(fuzz.vm, page))
+				continue;
+			p = slot_hva(i) + page * PAGE_SIZE;
+			hash = fuzz_hash(hash, p, PAGE_SIZE);
+			if (fuzz.dump)
+				printf("page %#lx %#lx\n", page_gpa(i, page),
+				       fuzz_hash(FUZZ_HASH_INIT, p, PAGE_SIZE));
+		}
+	}
+	return hash;
+}
+
+/* The memory is a result of the program that ends here; then all is as at first. */
+static void vm_next_program(void)
+{
+	unsigned int i;
+
+	host_note(0, "memory", fuzz_vm_hash());
+	for (i = 0; i < NR_SLOTS; i++) {
+		fuzz.slot[i].logged = false;
+		if (i != SLOT_ALIAS)
+			memset(slot_hva(i), 0, slot_size(i));
+		slot_tell(i, slot_size(i));
+		slot_snapshot(i);
+	}
+	fuzz.arch->l1_forget(fuzz.vm);
+	for (i = 0; i < fuzz.program->nr_vcpus; i++)
+		vcpu_reset(i);
+	fuzz.resets = 0;
+}
+
 static void host_step(const struct fuzz_step *s)
 {
 	struct kvm_x86_state *state;
@@ -323,6 +364,9 @@ static void host_step(const struct fuzz_step *s)
 		break;
 	case HOST_RATIO:
 		nested_context_set_ratio(s->arg[0]);
+		break;
+	case HOST_NEXT:
+		vm_next_program();
 		break;
 	}
 }
@@ -391,26 +435,6 @@ static void fuzz_vm_init(const struct fuzz_arch *arch, unsigned int nr,
 			      addr_gva2gpa(fuzz.vm, scratch));
 		fuzz.start[i] = vcpu_save_state(fuzz.vcpu[i]);
 	}
-}
-
-/* All memory that steps name, but for what the architecture leaves open. */
-static u64 fuzz_vm_hash(u64 hash, bool dump)
-{
-	unsigned int i, page;
-	void *p;
-
-	for (i = 0; i < SLOT_ALIAS; i++) {
-		for (page = 0; page < slot_pages[i]; page++) {
-			if (i == SLOT_BLOCK && fuzz.arch->block_is_open(fuzz.vm, page))
-				continue;
-			p = slot_hva(i) + page * PAGE_SIZE;
-			hash = fuzz_hash(hash, p, PAGE_SIZE);
-			if (dump)
-				printf("page %#lx %#lx\n", page_gpa(i, page),
-				       fuzz_hash(FUZZ_HASH_INIT, p, PAGE_SIZE));
-		}
-	}
-	return hash;
 }
 
 #endif /* SELFTEST_KVM_NESTED_CONTEXT_FUZZ_VM_H */

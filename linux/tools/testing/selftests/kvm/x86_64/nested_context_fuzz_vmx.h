@@ -522,6 +522,12 @@ static bool fuzz_vmx_supported(void)
 	return kvm_cpu_has(X86_FEATURE_VMX) && kvm_cpu_has_ept();
 }
 
+static void fuzz_vmx_l1_forget(struct kvm_vm *vm)
+{
+	memset(addr_gva2hva(vm, (vm_vaddr_t)vmx_l1), 0, sizeof(vmx_l1));
+	memset(addr_gva2hva(vm, (vm_vaddr_t)vmx_launched), 0, sizeof(vmx_launched));
+}
+
 static bool fuzz_vmx_block_is_open(struct kvm_vm *vm, unsigned int block)
 {
 	struct fuzz_vmx_l1 *l1 = addr_gva2hva(vm, (vm_vaddr_t)vmx_l1);
