@@ -54,13 +54,13 @@ static const struct fuzz_arch fuzz_archs[] = {
 };
 
 static const struct fuzz_choice host_ops[] = {
-	[HOST_RESTORE - FUZZ_HOST]	= { "restore",	18 },
+	[HOST_RESTORE - FUZZ_HOST]	= { "restore",	8 },
 	[HOST_MIGRATE - FUZZ_HOST]	= { "migrate",	2 },
 	[HOST_RESET - FUZZ_HOST]	= { "reset",	3 },
 	[HOST_DELETE - FUZZ_HOST]	= { "delete",	10 },
 	[HOST_ADD - FUZZ_HOST]		= { "add",	2 },
 	[HOST_MOVE - FUZZ_HOST]		= { "move",	8 },
-	[HOST_LOG - FUZZ_HOST]		= { "log",	8 },
+	[HOST_LOG - FUZZ_HOST]		= { "log",	12 },
 	[HOST_GET_LOG - FUZZ_HOST]	= { "getlog",	14 },
 	[HOST_DROP - FUZZ_HOST]		= { "drop",	16 },
 	[HOST_WRITE - FUZZ_HOST]	= { "write",	14 },
@@ -118,8 +118,11 @@ static void generate_host_step(struct guest_random_state *rnd, struct fuzz_step 
 		s->arg[0] = fuzz_pick(rnd, fuzz_ratios);
 		break;
 	case HOST_LOG:
-		s->arg[1] = __guest_random_bool(rnd, 70);
-		/* fall through */
+	case HOST_GET_LOG:
+		/* Most of what KVM writes itself are control blocks. */
+		s->arg[0] = guest_random_bool(rnd) ? SLOT_BLOCK : slot;
+		s->arg[1] = __guest_random_bool(rnd, 80);
+		break;
 	default:
 		s->arg[0] = slot;
 		break;
@@ -137,7 +140,7 @@ static void generate(const struct fuzz_arch *arch, u32 seed, struct fuzz_program
 	unsigned int blocks = 2 + fuzz_below(&rnd, NR_BLOCKS - 1);
 	unsigned int init = 0, made = 0, round = 0, vcpu = 0;
 	unsigned int end = p->nr + blocks + 24 + fuzz_below(&rnd, 72);
-	bool deleted[NR_SLOTS] = {};
+	bool deleted[NR_SLOTS] = {}, host = false;
 	enum fuzz_slot slot;
 	struct fuzz_step *s;
 
@@ -151,7 +154,7 @@ static void generate(const struct fuzz_arch *arch, u32 seed, struct fuzz_program
 			s->op = init;
 			arch->generate(&rnd, s);
 			s->arg[0] = made++;
-		} else if (__guest_random_bool(&rnd, 14)) {
+		} else if (__guest_random_bool(&rnd, host ? 70 : 12)) {
 			generate_host_step(&rnd, s);
 			if (s->op == HOST_DELETE)
 				deleted[s->arg[0]] = true;
@@ -162,6 +165,7 @@ static void generate(const struct fuzz_arch *arch, u32 seed, struct fuzz_program
 			if (!s->op && guest_random_bool(&rnd))
 				s->arg[0] = page_gpa(SLOT_BLOCK, round++ % blocks);
 		}
+		host = !s->op && fuzz_calls_host(s);
 
 		if (__guest_random_bool(&rnd, 20))
 			vcpu = fuzz_below(&rnd, vcpus);
@@ -559,7 +563,7 @@ int main(int argc, char *argv[])
 		case PHYS:	opt.phys = strtoull(optarg, NULL, 0); break;
 		case PARALLEL:	opt.parallel = true; break;
 		case PRINT:	opt.print = true; break;
-		case DUMP:	opt.dump = true; break;
+		case DUMP:	opt.dump = true; opt.seconds = 600; break;
 		default:	help(argv[0]); return c != HELP;
 		}
 	}

@@ -222,6 +222,16 @@ static inline bool l1_can_touch(u64 gpa, unsigned int size)
 	       slot_of(gpa + size - 1) == slot;
 }
 
+/* A bitmap that has some bits of everything, and is like no other. */
+static inline void l1_fill(u64 gpa, size_t size, u64 pattern)
+{
+	u64 *p = (void *)gpa;
+	size_t i;
+
+	for (i = 0; i < size / sizeof(*p); i++)
+		p[i] = pattern;
+}
+
 static inline void l1_set(u64 gpa, unsigned int size, u64 value)
 {
 	memcpy((void *)gpa, &value, size);
@@ -340,6 +350,8 @@ enum l2_routine {
 #define RUN_ROUTINE(run)	(((run) >> 32) & 0xff)
 #define RUN_FLAGS(run)		((run) >> 40)
 #define RUN_ODD			BIT(0)	/* leave out what belongs around it */
+#define RUN_NO_SAVE		BIT(1)	/* SVM: no VMSAVE afterwards */
+#define RUN_HEAL		BIT(2)	/* a block that can't be entered is made anew */
 
 static inline void fuzz_generate_run(struct guest_random_state *rnd,
 				     struct fuzz_step *s)
@@ -352,14 +364,27 @@ static inline void fuzz_generate_run(struct guest_random_state *rnd,
 	unsigned int routine = fuzz_below(rnd, NR_L2_ROUTINES);
 
 	s->arg[1] = fuzz_pick(rnd, msrs);
-	/* A third does nothing else; most of the rest has no error in it. */
+	/* MSRs are what bitmaps are about. */
 	if (__guest_random_bool(rnd, 33))
+		routine = guest_random_bool(rnd) ? L2_RDMSR : L2_WRMSR;
+	else if (__guest_random_bool(rnd, 33))
 		routine = L2_EXIT;
 	s->arg[1] |= (u64)routine << 32;
 	if (__guest_random_bool(rnd, 10))
 		s->arg[1] |= (u64)RUN_ODD << 40;
+	if (guest_random_bool(rnd))
+		s->arg[1] |= (u64)RUN_NO_SAVE << 40;
+	if (__guest_random_bool(rnd, 70))
+		s->arg[1] |= (u64)RUN_HEAL << 40;
 	s->arg[2] = __guest_random_bool(rnd, 70) ?
 		    fuzz_gpa(rnd, fuzz_below(rnd, NR_SLOTS), 1) : fuzz_value(rnd);
+}
+
+/* Whether L2 will come to the host on its way, where the next step can be done. */
+static inline bool fuzz_calls_host(const struct fuzz_step *s)
+{
+	return RUN_ROUTINE(s->arg[1]) == L2_HOST ||
+	       RUN_ROUTINE(s->arg[1]) == L2_HOST_STORE;
 }
 
 #endif /* SELFTEST_KVM_NESTED_CONTEXT_FUZZ_H */

@@ -16,7 +16,7 @@ enum fuzz_svm_op {
 
 static const struct fuzz_choice fuzz_svm_ops[NR_SVM_OPS] = {
 	[SVM_RUN]	= { "vmrun",	44 },	/* block, run, value */
-	[SVM_INIT]	= { "init",	9 },	/* block number, nested paging */
+	[SVM_INIT]	= { "init",	9 },	/* block number, nested paging, MSR map */
 	[SVM_SET]	= { "set",	20 },	/* address, size, value */
 	[SVM_COPY]	= { "copy",	3 },	/* to, from */
 	[SVM_VMLOAD]	= { "vmload",	4 },	/* block */
@@ -88,26 +88,26 @@ static void fuzz_svm_generate_set(struct guest_random_state *rnd, struct fuzz_st
 
 	s->arg[1] = 8;
 	switch (kind) {
-	case 0 ... 1:
+	case 0 ... 2:
 		s->arg[0] = vmcb + offsetof(struct vmcb, control.msrpm_base_pa);
 		s->arg[2] = fuzz_gpa(rnd, SLOT_MAP, MAP_PAGES);
 		break;
-	case 2:
+	case 3:
 		s->arg[0] = vmcb + offsetof(struct vmcb, control.nested_cr3);
 		s->arg[2] = fuzz_gpa(rnd, SLOT_PRIVATE, 1);
 		break;
-	case 3:
+	case 4:
 		s->arg[0] = vmcb + offsetof(struct vmcb, control.iopm_base_pa);
 		s->arg[2] = fuzz_gpa(rnd, SLOT_MAP, 1);
 		break;
-	case 4 ... 5:
+	case 5 ... 6:
 		/* All intercepts, or none, of 32 or 4 MSRs. */
 		s->arg[0] = page_gpa(SLOT_MAP, fuzz_below(rnd, NR_BLOCKS) * MAP_PAGES);
 		s->arg[0] += fuzz_below(rnd, 3) * 2048 + fuzz_below(rnd, 80);
 		s->arg[1] = guest_random_bool(rnd) ? 8 : 1;
 		s->arg[2] = guest_random_bool(rnd) ? 0 : ~0ull;
 		break;
-	case 6 ... 8:
+	case 7 ... 8:
 		i = fuzz_below(rnd, ARRAY_SIZE(svm_fields));
 		s->arg[0] = vmcb + svm_fields[i].offset;
 		s->arg[1] = svm_fields[i].size;
@@ -137,6 +137,7 @@ static void fuzz_svm_generate(struct guest_random_state *rnd, struct fuzz_step *
 	case SVM_INIT:
 		s->arg[0] = fuzz_below(rnd, NR_BLOCKS);
 		s->arg[1] = __guest_random_bool(rnd, 85);
+		s->arg[2] = guest_random_u64(rnd);
 		break;
 	case SVM_SET:
 		fuzz_svm_generate_set(rnd, s);
@@ -185,6 +186,30 @@ static u8 fuzz_vmrun(u64 gpa, struct fuzz_gprs *r)
 	return vector;
 }
 
+static void fuzz_svm_init(unsigned int block, bool npt, u64 map)
+{
+	u64 private = page_gpa(SLOT_PRIVATE, block * PRIVATE_PAGES);
+	struct l2_vcpu l2 = {
+		.vmcb_gpa = page_gpa(SLOT_BLOCK, block),
+		.vmcb = (void *)page_gpa(SLOT_BLOCK, block),
+		.msrpm = (void *)page_gpa(SLOT_MAP, block * MAP_PAGES),
+		.npt = (void *)private + PAGE_SIZE,
+	};
+
+	if (!l1_can_touch(l2.vmcb_gpa, 1) || !l1_can_touch(private, 1) ||
+	    !l1_can_touch((u64)l2.msrpm, 1))
+		return;
+	l1_fill((u64)l2.msrpm, MAP_PAGES * PAGE_SIZE, map);
+	/* VMSAVE is in there, which wants SVM. */
+	wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_SVME);
+	l2_init_vmcb(&l2, (void *)svm_l2_table[L2_EXIT], private + PAGE_SIZE - 8, npt);
+	/* No wait that nobody ends, no value that differs from run to run. */
+	l2.vmcb->control.intercept |= BIT_ULL(INTERCEPT_HLT) | BIT_ULL(INTERCEPT_RDTSC) |
+				      BIT_ULL(INTERCEPT_RDTSCP);
+	/* Whatever exception L2 meets ends in a shutdown, not in L1's handlers. */
+	l2.vmcb->save.idtr.limit = 0;
+}
+
 static void fuzz_svm_run(u32 cpu, const struct fuzz_step *s)
 {
 	struct fuzz_gprs r = {
@@ -205,7 +230,7 @@ static void fuzz_svm_run(u32 cpu, const struct fuzz_step *s)
 	if (!odd)
 		note(cpu, "vmload", kvm_asm_safe("vmload %%rax", "a"(s->arg[0])));
 	note(cpu, "vmrun", fuzz_vmrun(s->arg[0], &r));
-	if (!odd)
+	if (!odd && !(RUN_FLAGS(s->arg[1]) & RUN_NO_SAVE))
 		note(cpu, "vmsave", kvm_asm_safe("vmsave %%rax", "a"(s->arg[0])));
 	note(cpu, "rcx", r.rcx);
 	note(cpu, "rdx", r.rdx);
@@ -225,28 +250,9 @@ static void fuzz_svm_run(u32 cpu, const struct fuzz_step *s)
 	note(cpu, "rip", vmcb->save.rip);
 	note(cpu, "rax", vmcb->save.rax);
 	note(cpu, "block", fuzz_hash(FUZZ_HASH_INIT, vmcb, PAGE_SIZE));
-}
-
-static void fuzz_svm_init(unsigned int block, bool npt)
-{
-	u64 private = page_gpa(SLOT_PRIVATE, block * PRIVATE_PAGES);
-	struct l2_vcpu l2 = {
-		.vmcb_gpa = page_gpa(SLOT_BLOCK, block),
-		.vmcb = (void *)page_gpa(SLOT_BLOCK, block),
-		.msrpm = (void *)page_gpa(SLOT_MAP, block * MAP_PAGES),
-		.npt = (void *)private + PAGE_SIZE,
-	};
-
-	if (!l1_can_touch(l2.vmcb_gpa, 1) || !l1_can_touch(private, 1))
-		return;
-	/* VMSAVE is in there, which wants SVM. */
-	wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_SVME);
-	l2_init_vmcb(&l2, (void *)svm_l2_table[L2_EXIT], private + PAGE_SIZE - 8, npt);
-	/* No wait that nobody ends, no value that differs from run to run. */
-	l2.vmcb->control.intercept |= BIT_ULL(INTERCEPT_HLT) | BIT_ULL(INTERCEPT_RDTSC) |
-				      BIT_ULL(INTERCEPT_RDTSCP);
-	/* Whatever exception L2 meets ends in a shutdown, not in L1's handlers. */
-	l2.vmcb->save.idtr.limit = 0;
+	if (vmcb->control.exit_code == (u32)SVM_EXIT_ERR && block_of((u64)vmcb) < NR_BLOCKS &&
+	    RUN_FLAGS(s->arg[1]) & RUN_HEAL)
+		fuzz_svm_init(block_of((u64)vmcb), true, s->arg[2]);
 }
 
 static void fuzz_svm_l1_step(u32 cpu, const struct fuzz_step *s)
@@ -258,7 +264,7 @@ static void fuzz_svm_l1_step(u32 cpu, const struct fuzz_step *s)
 		fuzz_svm_run(cpu, s);
 		break;
 	case SVM_INIT:
-		fuzz_svm_init(s->arg[0], s->arg[1]);
+		fuzz_svm_init(s->arg[0], s->arg[1], s->arg[2]);
 		break;
 	case SVM_SET:
 		if (l1_can_touch(s->arg[0], s->arg[1]))

@@ -25,7 +25,7 @@ enum fuzz_vmx_op {
 
 static const struct fuzz_choice fuzz_vmx_ops[NR_VMX_OPS] = {
 	[VMX_RUN]	= { "vmenter",	42 },	/* block, run, value */
-	[VMX_INIT]	= { "init",	6 },	/* block number, features */
+	[VMX_INIT]	= { "init",	6 },	/* block number, features, MSR bitmap */
 	[VMX_VMWRITE]	= { "vmwrite",	14 },	/* field, value */
 	[VMX_FLIP]	= { "flip",	6 },	/* field, bits */
 	[VMX_VMREAD]	= { "vmread",	2 },	/* field */
@@ -131,6 +131,7 @@ static void fuzz_vmx_generate(struct guest_random_state *rnd, struct fuzz_step *
 			    (guest_random_u32(rnd) & (VMX_L2_TPR_SHADOW | VMX_L2_APIC_ACCESS));
 		if (__guest_random_bool(rnd, 90))
 			s->arg[1] |= VMX_L2_EPT;
+		s->arg[2] = guest_random_u64(rnd);
 		break;
 	case VMX_VMREAD:
 	case VMX_VMWRITE:
@@ -333,7 +334,32 @@ static void fuzz_vmx_l1_init(u32 cpu, void *scratch, u64 scratch_gpa)
 	l1_enable_vmx(scratch, scratch_gpa);
 }
 
-static void fuzz_vmx_init(u32 cpu, unsigned int block, u32 features)
+/*
+ * The first VMCS that was made, cleared again.  Others begin as its copy, for to
+ * write all fields takes longer than all else that a program does.
+ */
+static u8 vmx_template[PAGE_SIZE];
+static bool vmx_template_made;
+
+static void fuzz_vmx_make_template(struct vmx_l2 *l2)
+{
+	vmx_l2_init_vmcs(l2, (void *)vmx_l2_table[L2_EXIT], 0,
+			 VMX_L2_EPT | VMX_L2_MSR_BITMAP | VMX_L2_TPR_SHADOW |
+			 VMX_L2_APIC_ACCESS);
+	/* No wait that nobody ends, no value that differs from run to run. */
+	fuzz_vmwrite(CPU_BASED_VM_EXEC_CONTROL,
+		     vmreadz(CPU_BASED_VM_EXEC_CONTROL) | CPU_BASED_HLT_EXITING |
+		     CPU_BASED_RDTSC_EXITING);
+	/* Whatever exception L2 meets ends in a shutdown, not in L1's handlers. */
+	fuzz_vmwrite(GUEST_IDTR_LIMIT, 0);
+	/* Bochs never takes the host's interrupts from an L2 that has them off. */
+	fuzz_vmwrite(GUEST_RFLAGS, X86_EFLAGS_FIXED | L2_EFLAGS_IF);
+	fuzz_vmx_pointer("vmclear", l2->vmcs);
+	memcpy(vmx_template, (void *)l2->vmcs, PAGE_SIZE);
+	vmx_template_made = true;
+}
+
+static void fuzz_vmx_init(u32 cpu, unsigned int block, u32 features, u64 map)
 {
 	u64 private = page_gpa(SLOT_PRIVATE, block * PRIVATE_PAGES);
 	struct vmx_l2 l2 = {
@@ -343,9 +369,10 @@ static void fuzz_vmx_init(u32 cpu, unsigned int block, u32 features)
 		.apic_access = (void *)page_gpa(SLOT_HW, block ^ 1),
 		.ept = (void *)private + PAGE_SIZE,
 	};
-	u64 result;
+	u64 result, controls;
 
-	if (!l1_can_touch(l2.vmcs, 1) || !l1_can_touch(private, 1))
+	if (!l1_can_touch(l2.vmcs, 1) || !l1_can_touch(private, 1) ||
+	    !l1_can_touch((u64)l2.msr_bitmap, 1))
 		return;
 	result = fuzz_vmx_pointer("vmclear", l2.vmcs);
 	fuzz_vmx_note_result(cpu, "vmclear", result);
@@ -355,18 +382,33 @@ static void fuzz_vmx_init(u32 cpu, unsigned int block, u32 features)
 	fuzz_vmx_note_current(cpu);
 	if (fuzz_vmx_is_current(l2.vmcs))
 		return;
-	vmx_l2_init_vmcs(&l2, (void *)vmx_l2_table[L2_EXIT], private + PAGE_SIZE - 8,
-			 features);
-	/* No wait that nobody ends, no value that differs from run to run. */
-	fuzz_vmwrite(CPU_BASED_VM_EXEC_CONTROL,
-		     vmreadz(CPU_BASED_VM_EXEC_CONTROL) | CPU_BASED_HLT_EXITING |
-		     CPU_BASED_RDTSC_EXITING);
-	/* Whatever exception L2 meets ends in a shutdown, not in L1's handlers. */
-	fuzz_vmwrite(GUEST_IDTR_LIMIT, 0);
-	/* Bochs never takes the host's interrupts from an L2 that has them off. */
-	fuzz_vmwrite(GUEST_RFLAGS, X86_EFLAGS_FIXED | L2_EFLAGS_IF);
+
+	if (!vmx_template_made)
+		fuzz_vmx_make_template(&l2);
+	memcpy((void *)l2.vmcs, vmx_template, PAGE_SIZE);
 	vmx_launched[block] = false;
+	fuzz_vmx_note_result(cpu, "vmptrld", fuzz_vmx_pointer("vmptrld", l2.vmcs));
 	fuzz_vmx_note_current(cpu);
+	if (vmx_l1[cpu].current != l2.vmcs)
+		return;
+
+	l1_fill((u64)l2.msr_bitmap, PAGE_SIZE, map);
+	vmx_l2_build_ept(&l2);
+	vmwrite(MSR_BITMAP, (u64)l2.msr_bitmap);
+	vmwrite(VIRTUAL_APIC_PAGE_ADDR, (u64)l2.vapic);
+	vmwrite(APIC_ACCESS_ADDR, (u64)l2.apic_access);
+	vmwrite(GUEST_RSP, private + PAGE_SIZE - 8);
+	controls = vmreadz(EPT_POINTER) & ~PAGE_MASK;
+	vmwrite(EPT_POINTER, (u64)l2.ept | controls);
+	if (!(features & VMX_L2_TPR_SHADOW))
+		vmwrite(CPU_BASED_VM_EXEC_CONTROL,
+			vmreadz(CPU_BASED_VM_EXEC_CONTROL) & ~CPU_BASED_TPR_SHADOW);
+	controls = vmreadz(SECONDARY_VM_EXEC_CONTROL);
+	if (!(features & VMX_L2_APIC_ACCESS))
+		controls &= ~SECONDARY_EXEC_VIRTUALIZE_APIC_ACCESSES;
+	if (!(features & VMX_L2_EPT))
+		controls &= ~SECONDARY_EXEC_ENABLE_EPT;
+	vmwrite(SECONDARY_VM_EXEC_CONTROL, controls);
 }
 
 static const u32 vmx_exit_fields[] = {
@@ -386,6 +428,11 @@ static void fuzz_vmx_run(u32 cpu, const struct fuzz_step *s)
 
 	if (!odd) {
 		result = fuzz_vmx_pointer("vmptrld", s->arg[0]);
+		if (result == (0x100 | UD_VECTOR) && RUN_FLAGS(s->arg[1]) & RUN_HEAL) {
+			note(cpu, "vmxe", kvm_asm_safe("mov %%rax, %%cr4", "a"(get_cr4() | X86_CR4_VMXE)));
+			fuzz_vmx_note_result(cpu, "vmxon", fuzz_vmx_pointer("vmxon", l1->vmxon));
+			result = fuzz_vmx_pointer("vmptrld", s->arg[0]);
+		}
 		fuzz_vmx_note_result(cpu, "vmptrld", result);
 		fuzz_vmx_note_current(cpu);
 	}
@@ -404,6 +451,8 @@ static void fuzz_vmx_run(u32 cpu, const struct fuzz_step *s)
 
 	result = fuzz_vmenter(l1, launched);
 	fuzz_vmx_note_result(cpu, "vmenter", result);
+	if (result == 0x40 && block < NR_BLOCKS && RUN_FLAGS(s->arg[1]) & RUN_HEAL)
+		fuzz_vmx_init(cpu, block, -1u, s->arg[2]);
 	if (result)
 		return;
 	if (block < NR_BLOCKS)
@@ -445,7 +494,7 @@ static void fuzz_vmx_l1_step(u32 cpu, const struct fuzz_step *s)
 		fuzz_vmx_run(cpu, s);
 		break;
 	case VMX_INIT:
-		fuzz_vmx_init(cpu, s->arg[0], s->arg[1]);
+		fuzz_vmx_init(cpu, s->arg[0], s->arg[1], s->arg[2]);
 		break;
 	case VMX_FLIP:
 		result = fuzz_vmread(s->arg[0], &value);
