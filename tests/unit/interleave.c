@@ -128,7 +128,8 @@ static void load(int v, gpa_t gpa)
 	struct context *c;
 
 	let_go(v);
-	ctx = kvm_nested_context_load(&vcpus[v], gpa);
+	ctx = rnd(8) ? kvm_nested_context_load(&vcpus[v], gpa) :
+		       kvm_nested_context_retry(&vcpus[v], gpa);
 	check(ctx);
 	check(ctx->gpa == gpa);
 	check(nested_context_is_mine(ctx, &vcpus[v]));

@@ -130,6 +130,68 @@ static void private_is_not_kept(void **state)
 	vm_free(vm);
 }
 
+/*
+ * A vCPU that stays with its private context gets a kept one when there is one
+ * to be had: the block is free at last, memory is there again. Trying in vain
+ * counts nothing, however often.
+ */
+static void private_is_traded(void **state)
+{
+	struct vm *vm = vm_make_nested(8, 2);
+	struct kvm_vcpu *v = vm->vcpus[0], *w = vm->vcpus[1];
+	struct kvm_nested_context *ctx, *private;
+	int i;
+
+	(void)state;
+	ctx = assert_load(v, GPA(0), NEW);
+	private = assert_load(w, GPA(0), PRIVATE);
+	for (i = 0; i < 3; i++)
+		assert_ptr_equal(assert_retry(w, GPA(0), KEPT), private);
+	assert_stats(vm, 1, 0, 0, 1);
+	kvm_nested_context_clear(v, GPA(0));
+	assert_ptr_equal(assert_retry(w, GPA(0), HIT), ctx);
+	assert_false(in_use(private));
+	assert_ptr_equal(assert_retry(w, GPA(0), REENTERED), ctx);
+	assert_ptr_equal(assert_load(w, GPA(0), REENTERED), ctx);
+	assert_stats(vm, 1, 1, 0, 1);
+
+	/* w has the only one, and there is no memory for another. */
+	vendor.fail_allocs = 3;
+	private = assert_load(v, GPA(1), PRIVATE);
+	while (vendor.fail_allocs)
+		assert_ptr_equal(assert_retry(v, GPA(1), KEPT), private);
+	assert_retry(v, GPA(1), NEW);
+	assert_false(in_use(private));
+	assert_stats(vm, 2, 1, 0, 2);
+	vm_free(vm);
+}
+
+/* Without a private context for this block it is a load like any other. */
+static void retry_is_a_load(void **state)
+{
+	struct vm *vm = vm_make_nested(8, 2);
+	struct kvm_vcpu *v = vm->vcpus[0], *w = vm->vcpus[1];
+	struct kvm_nested_context *ctx;
+
+	(void)state;
+	ctx = assert_retry(v, GPA(0), NEW);
+	assert_retry(w, GPA(0), PRIVATE);
+	assert_retry(w, GPA(1), NEW);
+	kvm_nested_context_clear(v, GPA(0));
+	assert_ptr_equal(assert_retry(v, GPA(0), REENTERED), ctx);
+	assert_stats(vm, 2, 0, 0, 1);
+
+	/* In SMM there is none to be had, and none from outside is kept. */
+	v->arch.smm = true;
+	assert_retry(v, GPA(0), PRIVATE);
+	assert_false(in_use(ctx));
+	assert_retry(v, GPA(0), KEPT);
+	v->arch.smm = false;
+	assert_ptr_equal(assert_retry(v, GPA(0), HIT), ctx);
+	assert_stats(vm, 2, 1, 0, 2);
+	vm_free(vm);
+}
+
 /* SMM may see other memory at the same address: nothing is kept, nothing used. */
 static void smm(void **state)
 {
@@ -252,6 +314,8 @@ int main(void)
 		test(nothing_to_recycle),
 		test(in_use_elsewhere),
 		test(private_is_not_kept),
+		test(private_is_traded),
+		test(retry_is_a_load),
 		test(smm),
 		test(smm_reentry),
 		test(ratio_0),

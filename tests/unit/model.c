@@ -138,15 +138,19 @@ static int m_recycle(int last, gpa_t gpa)
 	return c;
 }
 
-/* Returns the context and how it was got; -1 if that was no load. */
-static int m_load(int v, gpa_t gpa, bool no_memory, int *how)
+/*
+ * Returns the context and how it was got; -1 if that was no load. @retry: the
+ * vCPU would rather have another one than its private one.
+ */
+static int m_load(int v, gpa_t gpa, bool retry, bool no_memory, int *how)
 {
 	struct m_vcpu *vcpu = &m.vcpu[v];
 	struct m_context *ctx;
 	int c = vcpu->last;
 
 	*how = -1;
-	if (!vcpu->smm && c == OWN && vcpu->last_gpa == gpa)
+	retry = retry && c == OWN && vcpu->last_gpa == gpa;
+	if (!vcpu->smm && c == OWN && vcpu->last_gpa == gpa && !retry)
 		return OWN;
 	if (!vcpu->smm && c >= 0 && m.ctx[c].gpa == gpa && m.ctx[c].user == v) {
 		m.ctx[c].in_use = vcpu->holds = true;
@@ -182,6 +186,10 @@ static int m_load(int v, gpa_t gpa, bool no_memory, int *how)
 	vcpu->holds = true;
 	vcpu->last = c == NONE ? OWN : c;
 	if (c == NONE) {
+		if (retry) {
+			*how = -1;
+			return OWN;
+		}
 		vcpu->last_gpa = gpa;
 		m.fallback += !!m.ratio;
 		return OWN;
@@ -300,7 +308,7 @@ static void check_statistics(void)
 		      m.vcpu[v].hits_unseen);
 }
 
-static void load(int v, gpa_t gpa)
+static void load(int v, gpa_t gpa, bool retry)
 {
 	unsigned long loads = stand_in_trace.loads;
 	unsigned long recycles = stand_in_trace.recycles;
@@ -308,8 +316,11 @@ static void load(int v, gpa_t gpa)
 	int how, c;
 
 	last_reset = NULL;
-	ctx = kvm_nested_context_load(&vcpus[v], gpa);
-	c = m_load(v, gpa, no_memory, &how);
+	if (retry)
+		ctx = kvm_nested_context_retry(&vcpus[v], gpa);
+	else
+		ctx = kvm_nested_context_load(&vcpus[v], gpa);
+	c = m_load(v, gpa, retry, no_memory, &how);
 	check(number_of(v, ctx), c);
 	check(stand_in_trace.loads - loads, how >= 0);
 	if (how >= 0)
@@ -388,7 +399,7 @@ static void life(unsigned long end)
 
 		no_memory = !rnd(failures);
 		if (what < 550) {
-			load(v, gpa);
+			load(v, gpa, !rnd(10));
 		} else if (what < 750) {
 			/* What it has, or had. */
 			struct kvm_nested_context *last;
@@ -408,7 +419,7 @@ static void life(unsigned long end)
 			struct kvm_nested_context *last;
 
 			last = vcpus[v].arch.nested.last;
-			load(v, last ? last->gpa : gpa);
+			load(v, last ? last->gpa : gpa, rnd(2));
 		} else if (what < 970) {
 			if (!rnd(puts))
 				put(v);

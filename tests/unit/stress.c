@@ -148,7 +148,8 @@ static void load(struct vcpu *v, gpa_t gpa)
 
 	let_go(v);
 	v->gpa = gpa;
-	ctx = kvm_nested_context_load(&v->kvm, gpa);
+	ctx = rnd(8) ? kvm_nested_context_load(&v->kvm, gpa) :
+		       kvm_nested_context_retry(&v->kvm, gpa);
 	if (stand_in_trace.loads != loads)
 		my_served[stand_in_trace.load_outcome]++;
 	check(ctx->gpa == gpa);

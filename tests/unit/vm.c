@@ -135,12 +135,15 @@ bool in_use(struct kvm_nested_context *ctx)
 	return atomic_long_read(&ctx->owner) & KVM_NESTED_IN_USE;
 }
 
-int load_how(struct kvm_vcpu *vcpu, gpa_t gpa, struct kvm_nested_context **ctx)
+typedef struct kvm_nested_context *load_fn(struct kvm_vcpu *vcpu, gpa_t gpa);
+
+static int how_of(load_fn load, struct kvm_vcpu *vcpu, gpa_t gpa,
+		  struct kvm_nested_context **ctx)
 {
 	unsigned long loads = stand_in_trace.loads;
 	int how = REENTERED;
 
-	*ctx = kvm_nested_context_load(vcpu, gpa);
+	*ctx = load(vcpu, gpa);
 
 	assert_non_null(*ctx);
 	assert_int_equal((*ctx)->gpa, gpa);
@@ -162,6 +165,16 @@ int load_how(struct kvm_vcpu *vcpu, gpa_t gpa, struct kvm_nested_context **ctx)
 		context_of(*ctx)->kept = gpa;
 	}
 	return how;
+}
+
+int load_how(struct kvm_vcpu *vcpu, gpa_t gpa, struct kvm_nested_context **ctx)
+{
+	return how_of(kvm_nested_context_load, vcpu, gpa, ctx);
+}
+
+int retry_how(struct kvm_vcpu *vcpu, gpa_t gpa, struct kvm_nested_context **ctx)
+{
+	return how_of(kvm_nested_context_retry, vcpu, gpa, ctx);
 }
 
 int visit(struct kvm_vcpu *vcpu, gpa_t gpa)

@@ -72,12 +72,23 @@ void vcpu_free(struct vm *vm, int i);
  * the vCPU, for the block asked for, private or not as the outcome says.
  */
 int load_how(struct kvm_vcpu *vcpu, gpa_t gpa, struct kvm_nested_context **ctx);
+/* The same of kvm_nested_context_retry(); KEPT is no load either. */
+#define KEPT REENTERED
+int retry_how(struct kvm_vcpu *vcpu, gpa_t gpa,
+	      struct kvm_nested_context **ctx);
 
 #define assert_load(vcpu, gpa, how)                                       \
 	({                                                                \
 		struct kvm_nested_context *__ctx;                         \
 		assert_int_equal(load_how((vcpu), (gpa), &__ctx), (how)); \
 		__ctx;                                                    \
+	})
+
+#define assert_retry(vcpu, gpa, how)                                       \
+	({                                                                 \
+		struct kvm_nested_context *__ctx;                          \
+		assert_int_equal(retry_how((vcpu), (gpa), &__ctx), (how)); \
+		__ctx;                                                     \
 	})
 
 /* Loads, however that goes, and lets go. */

@@ -179,16 +179,15 @@ static bool nested_context_reenter(struct kvm_nested_context *ctx,
 	if (nested_context_is_mine(ctx, vcpu))
 		return true;
 
-	if (!atomic_long_try_cmpxchg_acquire(&ctx->owner, &old,
-					     nested_context_in_use_by(vcpu)))
-		return false;
-
-	/* Unchanged since this vCPU parked it, so is the key. */
-	if (likely(ctx->gpa == gpa))
-		return true;
-
-	atomic_long_set_release(&ctx->owner, nested_context_parked_by(vcpu));
-	return false;
+	/*
+	 * There is no need to look at the key again.  Only an owner changes it,
+	 * and only this vCPU's parking makes the word what it is here: who puts
+	 * an old one back found it there.  So as long as the word is this, there
+	 * was no owner that kept the context, and the key is the one that it was
+	 * parked with.
+	 */
+	return atomic_long_try_cmpxchg_acquire(&ctx->owner, &old,
+					       nested_context_in_use_by(vcpu));
 }
 
 /* The vCPU goes elsewhere: its last context is as good a victim as any other. */
@@ -411,6 +410,32 @@ nested_context_miss(struct kvm_nested_context_table *table,
 	return ctx;
 }
 
+/*
+ * The context for @gpa, found or made, in use by @vcpu; NULL if there is none to
+ * be had.  @prev is where the vCPU comes from.
+ */
+static __always_inline struct kvm_nested_context *
+nested_context_get(struct kvm_vcpu *vcpu, struct kvm_nested_context *prev,
+		   gpa_t gpa, enum kvm_nested_context_outcome *outcome)
+{
+	struct kvm_nested_context_table *table = nested_context_table(vcpu);
+	struct kvm_nested_context *ctx;
+
+	*outcome = KVM_NESTED_CONTEXT_PRIVATE;
+	if (!table)
+		return NULL;
+
+	ctx = nested_context_try_hit(table, vcpu, gpa);
+	if (ctx)
+		*outcome = KVM_NESTED_CONTEXT_HIT;
+	else
+		ctx = nested_context_miss(table, prev, vcpu, gpa, outcome);
+
+	if (*outcome == KVM_NESTED_CONTEXT_HIT && !READ_ONCE(ctx->used))
+		WRITE_ONCE(ctx->used, true);
+	return ctx;
+}
+
 static void nested_context_count(struct kvm_vcpu *vcpu,
 				 enum kvm_nested_context_outcome outcome)
 {
@@ -467,7 +492,7 @@ void __kvm_nested_context_vcpu_put(struct kvm_vcpu *vcpu)
  *
  * The context is @vcpu's alone until kvm_nested_context_clear(), or until it
  * loads another one: a vCPU uses one context at a time.  Loading the one that it
- * uses already is allowed and does nothing.
+ * uses already is allowed and does nothing, be it the private one.
  *
  * Never fails.  If there is no memory, the block is in use on another vCPU, or
  * nothing can be recycled, the vCPU gets its private context, see
@@ -484,7 +509,6 @@ struct kvm_nested_context *kvm_nested_context_load(struct kvm_vcpu *vcpu,
 {
 	struct kvm_vcpu_nested *nested = &vcpu->arch.nested;
 	enum kvm_nested_context_outcome outcome;
-	struct kvm_nested_context_table *table;
 	struct kvm_nested_context *ctx, *prev;
 
 	lockdep_assert_preemption_enabled();
@@ -495,24 +519,11 @@ struct kvm_nested_context *kvm_nested_context_load(struct kvm_vcpu *vcpu,
 
 	nested_context_move_on(vcpu);
 
-	table = nested_context_table(vcpu);
-	if (table) {
-		outcome = KVM_NESTED_CONTEXT_HIT;
-		ctx = nested_context_try_hit(table, vcpu, gpa);
-		if (!ctx)
-			ctx = nested_context_miss(table, prev, vcpu, gpa,
-						  &outcome);
-	} else {
-		outcome = KVM_NESTED_CONTEXT_PRIVATE;
-		ctx = NULL;
-	}
-
+	ctx = nested_context_get(vcpu, prev, gpa, &outcome);
 	if (!ctx) {
 		ctx = &nested->fallback;
 		ctx->gpa = gpa;
 		atomic_long_set(&ctx->owner, nested_context_in_use_by(vcpu));
-	} else if (outcome == KVM_NESTED_CONTEXT_HIT && !READ_ONCE(ctx->used)) {
-		WRITE_ONCE(ctx->used, true);
 	}
 
 	nested->last = ctx;
@@ -521,6 +532,42 @@ struct kvm_nested_context *kvm_nested_context_load(struct kvm_vcpu *vcpu,
 	return ctx;
 }
 EXPORT_SYMBOL_GPL(kvm_nested_context_load);
+
+/**
+ * kvm_nested_context_retry - trade the private context for a kept one
+ * @vcpu: the vCPU
+ * @gpa: as for kvm_nested_context_load()
+ *
+ * For a vendor whose L2s run many times between load and clear: what was in the
+ * way at the load may be gone.  A load if @vcpu does not use its private context
+ * for @gpa.  If it does and there still is no other to be had, it keeps that, and
+ * nothing is counted: the load was.
+ *
+ * Context: as for kvm_nested_context_load().
+ * Return: the context, owned by @vcpu; never NULL.
+ */
+struct kvm_nested_context *kvm_nested_context_retry(struct kvm_vcpu *vcpu,
+						    gpa_t gpa)
+{
+	struct kvm_vcpu_nested *nested = &vcpu->arch.nested;
+	enum kvm_nested_context_outcome outcome;
+	struct kvm_nested_context *ctx;
+
+	/* While it is the last one, it is in use. */
+	if (nested->last != &nested->fallback || nested->fallback.gpa != gpa)
+		return kvm_nested_context_load(vcpu, gpa);
+
+	ctx = nested_context_get(vcpu, NULL, gpa, &outcome);
+	if (!ctx)
+		return &nested->fallback;
+
+	nested_context_park(&nested->fallback, vcpu);
+	nested->last = ctx;
+	nested_context_count(vcpu, outcome);
+	trace_kvm_nested_context_load(vcpu->vcpu_id, gpa, outcome);
+	return ctx;
+}
+EXPORT_SYMBOL_GPL(kvm_nested_context_retry);
 
 /**
  * kvm_nested_context_clear - let go of a context

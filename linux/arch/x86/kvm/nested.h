@@ -34,6 +34,8 @@ void kvm_nested_context_table_destroy(struct kvm *kvm);
 
 struct kvm_nested_context *kvm_nested_context_load(struct kvm_vcpu *vcpu,
 						   gpa_t gpa);
+struct kvm_nested_context *kvm_nested_context_retry(struct kvm_vcpu *vcpu,
+						    gpa_t gpa);
 void kvm_nested_context_clear(struct kvm_vcpu *vcpu, gpa_t gpa);
 struct kvm_nested_context *kvm_nested_context_find(struct kvm_vcpu *vcpu,
 						   gpa_t gpa);

@@ -73,18 +73,21 @@ static void vmx_mark_kept_page_dirty(struct gfn_to_pfn_cache *gpc)
 					gpa_to_gfn(gpc->gpa));
 }
 
-static void vmx_context_take(struct vcpu_vmx *vmx, gpa_t key)
+static void vmx_context_taken(struct vcpu_vmx *vmx, gpa_t key,
+			      struct kvm_nested_context *ctx)
 {
 	struct vmx_l1_pages *l1 = &vmx->nested.l1;
-	struct kvm_vcpu *vcpu = &vmx->vcpu;
-	struct kvm_nested_context *ctx;
 
-	ctx = kvm_nested_context_load(vcpu, key);
 	l1->taken = true;
 	l1->key = key;
 	l1->context = NULL;
-	if (!kvm_nested_context_is_private(vcpu, ctx))
+	if (!kvm_nested_context_is_private(&vmx->vcpu, ctx))
 		l1->context = container_of(ctx, struct vmx_nested_context, base);
+}
+
+static void vmx_context_take(struct vcpu_vmx *vmx, gpa_t key)
+{
+	vmx_context_taken(vmx, key, kvm_nested_context_load(&vmx->vcpu, key));
 }
 
 /**
@@ -92,7 +95,7 @@ static void vmx_context_take(struct vcpu_vmx *vmx, gpa_t key)
  * @vmx: the vCPU
  *
  * Usually the control block's context has been taken already.  This is for when
- * the nested state was set by user space, or there was none to be had.
+ * the nested state was set by user space, or there was none to be had then.
  *
  * Context: the vCPU's task, kvm->srcu held.  May sleep.
  */
@@ -109,7 +112,8 @@ void vmx_context_enter(struct vcpu_vmx *vmx)
 		key = vmx_page_of(vmx->nested.hv_evmcs_vmptr) | VMX_CONTEXT_EVMCS;
 #endif
 	if (key != INVALID_GPA)
-		vmx_context_take(vmx, key);
+		vmx_context_taken(vmx, key,
+				  kvm_nested_context_retry(&vmx->vcpu, key));
 }
 
 /**

@@ -181,6 +181,57 @@ TEST_F_TIMEOUT(hostile, one_vmcs_on_two_vcpus, CASE_TIMEOUT)
 	}
 }
 
+static void run_counter(u32 cpu, u32 launched)
+{
+	TEST_ASSERT_EQ(l1_start(cpu, l1_run_counter, 0, 100, launched, 0), L2_PAUSED);
+	TEST_ASSERT_EQ(vcpu_go(cpu), L1_DONE);
+	TEST_ASSERT_EQ(l1_ret(cpu), 101 | 100ull << 32);
+}
+
+static void expect_loads(u64 reuse, u64 fallback)
+{
+	struct nested_context_stats s = test_stats();
+
+	if (!stats_expected())
+		return;
+	TEST_ASSERT(nested_context_loads(s) == reuse + fallback && s.fallback == fallback,
+		    "reuse %lu fallback %lu expected; new %lu reuse %lu recycle %lu fallback %lu",
+		    reuse, fallback, s.new, s.reuse, s.recycle, s.fallback);
+}
+
+/*
+ * A VMCS that is current on two vCPUs has one context, and the second vCPU does
+ * without.  Entering L2 again and again counts nothing.  When the first vCPU has
+ * let go, the second takes the context at its next entry, with no VMPTRLD.
+ */
+TEST_F_TIMEOUT(hostile, context_free_at_last, CASE_TIMEOUT)
+{
+	u32 cpu, i;
+
+	for (cpu = 0; cpu < 2; cpu++) {
+		clear_l2s();
+		run_l2s(0, HOSTILE_L2S - 2, 1, 1);
+		run_l2s(1, HOSTILE_L2S - 1, 1, 1);
+		test_stats_restart();
+		run_counter(!cpu, 0);
+		run_counter(cpu, 0);
+		expect_loads(1, 1);
+		for (i = 0; i < 3; i++)
+			run_counter(cpu, 1);
+		run_counter(!cpu, 1);
+		expect_loads(1, 1);
+
+		TEST_ASSERT_EQ(l1_do(!cpu, l1_try_vmclear, vmcs_gpa(0), 0, 0, 0), 0);
+		for (i = 0; i < 3; i++)
+			run_counter(cpu, 1);
+		expect_loads(2, 1);
+
+		TEST_ASSERT_EQ(l1_do(cpu, l1_try_vmclear, vmcs_gpa(0), 0, 0, 0), 0);
+		remake_l2(0);
+		run_l2s(cpu, 0, HOSTILE_L2S, 1);
+	}
+}
+
 /*
  * VMCLEAR of what is current on another vCPU, which is in L2 or in L1: that
  * one does not notice.
