@@ -135,21 +135,6 @@ void vmx_context_leave(struct vcpu_vmx *vmx)
 }
 
 /**
- * vmx_contexts_free - the vCPU leaves VMX operation
- * @vmx: the vCPU, not in guest mode, with no eVMCS current
- *
- * The table and the contexts stay for the VM's other vCPUs.
- *
- * Context: the vCPU's task, or nobody runs the vCPU.  Does not sleep.
- */
-void vmx_contexts_free(struct vcpu_vmx *vmx)
-{
-	vmx_context_leave(vmx);
-	kfree(vmx->nested.l1.evmcs);
-	vmx->nested.l1.evmcs = NULL;
-}
-
-/**
  * vmx_context_read_header - look at a VMCS that is to become current
  * @vmx: the vCPU that executes VMPTRLD
  * @vmptr: the VMCS's guest-physical address in bytes, page aligned
@@ -519,7 +504,7 @@ void vmx_end_posted(struct vcpu_vmx *vmx, struct vmx_posted_pages *p)
  * than one thing is read here, once per entry; all else is read once when the
  * eVMCS is copied to the vmcs12.
  */
-static void vmx_copy_evmcs_header(struct hv_enlightened_vmcs *to,
+static void vmx_copy_evmcs_header(struct vmx_evmcs_header *to,
 				  struct hv_enlightened_vmcs *from)
 {
 	to->revision_id = READ_ONCE(from->revision_id);
@@ -543,6 +528,40 @@ static struct hv_enlightened_vmcs *vmx_pinned_evmcs(struct vcpu_vmx *vmx,
 	return m->hva;
 }
 
+/* NULL if it is neither mapped so, nor can be kept. */
+static struct hv_enlightened_vmcs *vmx_lock_evmcs(struct vcpu_vmx *vmx,
+						  struct kvm_nested_map *m)
+{
+	struct vmx_nested_context *ctx = vmx->nested.l1.context;
+
+	if (vmx_pinned_evmcs(vmx, m) || !ctx)
+		return m->hva;
+
+	m->gpc = &ctx->block;
+	m->hva = kvm_nested_page_lock(m->gpc, vmx_evmcs_gpa(vmx), true);
+	return m->hva;
+}
+
+/* Map it as long as it is current; false if L1 has no memory there. */
+static bool vmx_pin_evmcs(struct vcpu_vmx *vmx)
+{
+	struct vmx_l1_pages *l1 = &vmx->nested.l1;
+	struct kvm_vcpu *vcpu = &vmx->vcpu;
+	gpa_t gpa = vmx_evmcs_gpa(vmx);
+
+	if (!kvm_vcpu_map(vcpu, gpa_to_gfn(gpa), &l1->evmcs_map))
+		return true;
+
+	if (!vcpu->kvm->arch.nested_contexts ||
+	    !kvm_nested_page_slot_moves(vcpu, gpa))
+		return false;
+
+	kvm_nested_slots_lock(vcpu);
+	kvm_vcpu_map(vcpu, gpa_to_gfn(gpa), &l1->evmcs_map);
+	kvm_nested_slots_unlock(vcpu);
+	return l1->evmcs_map.hva;
+}
+
 /**
  * vmx_begin_evmcs - access L1's eVMCS
  * @vmx: the vCPU, with an eVMCS current
@@ -554,13 +573,8 @@ static struct hv_enlightened_vmcs *vmx_pinned_evmcs(struct vcpu_vmx *vmx,
 struct hv_enlightened_vmcs *vmx_begin_evmcs(struct vcpu_vmx *vmx,
 					    struct kvm_nested_map *m)
 {
-	struct vmx_nested_context *ctx = vmx->nested.l1.context;
-
-	if (vmx_pinned_evmcs(vmx, m))
-		return m->hva;
-
-	kvm_nested_page_begin(&vmx->vcpu, ctx ? &ctx->block : NULL,
-			      vmx_evmcs_gpa(vmx), true, m);
+	if (!vmx_lock_evmcs(vmx, m))
+		kvm_nested_page_begin_once(&vmx->vcpu, vmx_evmcs_gpa(vmx), m);
 	return m->hva;
 }
 
@@ -595,36 +609,20 @@ struct hv_enlightened_vmcs *vmx_trybegin_evmcs(struct vcpu_vmx *vmx,
  */
 bool vmx_map_evmcs(struct vcpu_vmx *vmx)
 {
-	struct vmx_l1_pages *l1 = &vmx->nested.l1;
-	struct kvm_vcpu *vcpu = &vmx->vcpu;
-	gpa_t gpa = vmx_evmcs_gpa(vmx);
+	struct kvm_nested_map m;
 
-	if (l1->evmcs_map.hva)
-		return true;
+	if (!vmx_lock_evmcs(vmx, &m))
+		return vmx_pin_evmcs(vmx);
 
-	if (l1->context &&
-	    kvm_nested_page_lock(&l1->context->block, gpa, true)) {
-		kvm_nested_page_unlock(&l1->context->block);
-		return true;
-	}
-	if (!kvm_vcpu_map(vcpu, gpa_to_gfn(gpa), &l1->evmcs_map))
-		return true;
-
-	if (!vcpu->kvm->arch.nested_contexts ||
-	    !kvm_nested_page_slot_moves(vcpu, gpa))
-		return false;
-
-	kvm_nested_slots_lock(vcpu);
-	kvm_vcpu_map(vcpu, gpa_to_gfn(gpa), &l1->evmcs_map);
-	kvm_nested_slots_unlock(vcpu);
-	return l1->evmcs_map.hva;
+	kvm_nested_page_end(&vmx->vcpu, &m, false);
+	return true;
 }
 
 /**
  * vmx_read_evmcs - L2 is entered with the eVMCS that is current already
  * @vmx: the vCPU
  *
- * Fills in what vmx->nested.hv_evmcs is for.
+ * Reads what nested_vmx_evmcs() then gives.
  *
  * Context: as vmx_map_evmcs().
  * Return: whether L1 still has memory there.
@@ -638,7 +636,7 @@ bool vmx_read_evmcs(struct vcpu_vmx *vmx)
 	if (!evmcs)
 		return false;
 
-	vmx_copy_evmcs_header(vmx->nested.l1.evmcs, evmcs);
+	vmx_copy_evmcs_header(&vmx->nested.l1.evmcs, evmcs);
 	kvm_nested_page_end(&vmx->vcpu, &m, false);
 	return true;
 }
@@ -655,19 +653,20 @@ bool vmx_read_evmcs(struct vcpu_vmx *vmx)
  */
 bool vmx_context_load_evmcs(struct vcpu_vmx *vmx, gpa_t evmptr)
 {
-	struct vmx_l1_pages *l1 = &vmx->nested.l1;
-
-	if (!l1->evmcs)
-		l1->evmcs = kzalloc(sizeof(*l1->evmcs), GFP_KERNEL_ACCOUNT);
-	if (!l1->evmcs)
-		return false;
+	struct hv_enlightened_vmcs *evmcs;
+	struct kvm_nested_map m;
 
 	vmx_context_take(vmx, vmx_page_of(evmptr) | VMX_CONTEXT_EVMCS);
-	if (!vmx_map_evmcs(vmx) || !vmx_read_evmcs(vmx)) {
+
+	evmcs = vmx_lock_evmcs(vmx, &m);
+	if (!evmcs && vmx_pin_evmcs(vmx))
+		evmcs = vmx_pinned_evmcs(vmx, &m);
+	if (!evmcs) {
 		vmx_context_leave_evmcs(vmx);
 		return false;
 	}
-	vmx->nested.hv_evmcs = l1->evmcs;
+	vmx_copy_evmcs_header(&vmx->nested.l1.evmcs, evmcs);
+	kvm_nested_page_end(&vmx->vcpu, &m, false);
 	return true;
 }
 
@@ -685,15 +684,13 @@ void vmx_context_leave_evmcs(struct vcpu_vmx *vmx)
 	kvm_vcpu_unmap(&vmx->vcpu, &l1->evmcs_map, true);
 	if (l1->taken && l1->key & VMX_CONTEXT_EVMCS)
 		vmx_context_leave(vmx);
-	vmx->nested.hv_evmcs = NULL;
 }
 
-static void vmx_evmcs_put_clean(struct hv_enlightened_vmcs *evmcs, bool clean)
+static u32 vmx_evmcs_clean_fields(u32 fields, bool clean)
 {
 	if (clean)
-		evmcs->hv_clean_fields |= HV_VMX_ENLIGHTENED_CLEAN_FIELD_ALL;
-	else
-		evmcs->hv_clean_fields &= ~HV_VMX_ENLIGHTENED_CLEAN_FIELD_ALL;
+		return fields | HV_VMX_ENLIGHTENED_CLEAN_FIELD_ALL;
+	return fields & ~HV_VMX_ENLIGHTENED_CLEAN_FIELD_ALL;
 }
 
 /**
@@ -705,16 +702,17 @@ static void vmx_evmcs_put_clean(struct hv_enlightened_vmcs *evmcs, bool clean)
  */
 void vmx_evmcs_set_clean(struct vcpu_vmx *vmx, bool clean)
 {
+	struct vmx_evmcs_header *header = &vmx->nested.l1.evmcs;
 	struct hv_enlightened_vmcs *evmcs;
 	struct kvm_nested_map m;
 
-	vmx_evmcs_put_clean(vmx->nested.hv_evmcs, clean);
+	header->hv_clean_fields = vmx_evmcs_clean_fields(header->hv_clean_fields, clean);
 
 	evmcs = vmx_begin_evmcs(vmx, &m);
 	if (!evmcs)
 		return;
 
-	vmx_evmcs_put_clean(evmcs, clean);
+	evmcs->hv_clean_fields = vmx_evmcs_clean_fields(evmcs->hv_clean_fields, clean);
 	kvm_nested_page_end(&vmx->vcpu, &m, true);
 }
 #endif /* CONFIG_KVM_HYPERV */

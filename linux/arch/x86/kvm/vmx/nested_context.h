@@ -10,7 +10,6 @@
 
 #include "../nested_page.h"
 
-struct hv_enlightened_vmcs;
 struct vcpu_vmx;
 struct vmcs_hdr;
 struct vmx_nested_context;
@@ -28,6 +27,21 @@ enum vmx_hw_page {
 };
 
 /**
+ * struct vmx_evmcs_header - what is looked at more than once of L1's eVMCS
+ * @revision_id:		as in struct hv_enlightened_vmcs
+ * @hv_clean_fields:		likewise
+ * @hv_enlightenments_control:	likewise
+ *
+ * L1 may change its own any time.
+ */
+struct vmx_evmcs_header {
+	u32 revision_id;
+	u32 hv_clean_fields;
+	typeof_member(struct hv_enlightened_vmcs,
+		      hv_enlightenments_control) hv_enlightenments_control;
+};
+
+/**
  * struct vmx_l1_pages - a vCPU's hold on L1's pages
  * @taken:	the vCPU has taken a context, of the block that @key stands for
  * @key:	see VMX_CONTEXT_EVMCS
@@ -36,8 +50,7 @@ enum vmx_hw_page {
  *		L2 runs
  * @hw_mapped:	there may be such pages
  * @evmcs_map:	L1's eVMCS if it is not kept in @context
- * @evmcs:	those fields of L1's eVMCS that are looked at more than once, as
- *		they were when L2 was entered; L1 may change its own any time
+ * @evmcs:	of L1's eVMCS, as it was when L2 was entered
  */
 struct vmx_l1_pages {
 	bool taken;
@@ -46,7 +59,7 @@ struct vmx_l1_pages {
 	struct kvm_host_map hw_map[NR_VMX_HW_PAGES];
 	bool hw_mapped;
 	struct kvm_host_map evmcs_map;
-	struct hv_enlightened_vmcs *evmcs;
+	struct vmx_evmcs_header evmcs;
 };
 
 /**
@@ -65,7 +78,6 @@ struct vmx_posted_pages {
 
 void vmx_context_enter(struct vcpu_vmx *vmx);
 void vmx_context_leave(struct vcpu_vmx *vmx);
-void vmx_contexts_free(struct vcpu_vmx *vmx);
 int vmx_context_read_header(struct vcpu_vmx *vmx, gpa_t vmptr,
 			    struct vmcs_hdr *hdr);
 int vmx_context_read_vmcs12(struct vcpu_vmx *vmx, gpa_t vmptr);
