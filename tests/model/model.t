@@ -86,4 +86,5 @@ found "a second event skips the invalid cache" SKIP_INVALID page
 found "the first event clears the vCPU's name" CLEAR_USER page
 found "memslots change without a request" NO_MEMSLOT_REQUEST page "${slots[@]}"
 found "the vCPU waits for a slot while it reads memslots" SRCU_HELD page "${slots[@]}"
+found "a slot that arrives before the vCPU waits counts as missing" SLOT_MISSED page "${slots[@]}"
 echo "1..$count"

@@ -94,13 +94,20 @@ use:
 			if
 			:: s == 2 ->
 				valid = false; UNLOCK;
-				/* kvm_nested_slots_lock() */
+				/* kvm_nested_page_wait_for_slot() */
+				if
+				:: slot == 2 ->
 #ifndef FAULT_SRCU_HELD
-				srcu_unlock();
+					srcu_unlock();
 #endif
-				atomic { !slots_lock -> slots_lock = true };
-				srcu_lock();
-				slots_lock = false
+					atomic { !slots_lock -> slots_lock = true };
+					slots_lock = false;
+					srcu_lock()
+				:: else ->	/* it has arrived since */
+#ifdef FAULT_SLOT_MISSED
+					assert(false)
+#endif
+				fi
 			:: else ->
 				cache_slot = s;
 				valid = false;

@@ -179,7 +179,8 @@ void kvm_nested_pages_memslots_updated(struct kvm *kvm)
 {
 	lockdep_assert_held(&kvm->slots_lock);
 
-	if (kvm->arch.nested_contexts && kvm_x86_ops.nested_ops->refresh_pages)
+	if (READ_ONCE(kvm->arch.nested_contexts) &&
+	    kvm_x86_ops.nested_ops->refresh_pages)
 		kvm_make_all_cpus_request(kvm, KVM_REQ_REFRESH_GPC);
 }
 
@@ -189,7 +190,7 @@ void kvm_nested_pages_memslots_updated(struct kvm *kvm)
  * @gpa: an address in the page
  *
  * A memslot that user space moves or deletes is invalid for a while.  User space
- * doesn't see that; vCPUs must wait, see kvm_nested_slots_lock().
+ * doesn't see that; vCPUs must wait, see kvm_nested_page_wait_for_slot().
  *
  * Context: the vCPU's task, kvm->srcu held.
  * Return: whether that is so.
@@ -203,30 +204,38 @@ bool kvm_nested_page_slot_moves(struct kvm_vcpu *vcpu, gpa_t gpa)
 EXPORT_SYMBOL_GPL(kvm_nested_page_slot_moves);
 
 /**
- * kvm_nested_slots_lock - wait until memslots are at rest, and keep them there
+ * kvm_nested_page_wait_for_slot - wait for a page that is missing for the moment
  * @vcpu: the vCPU
+ * @gpa: an address in the page
+ * @slots: kvm_memslots() before the page was looked up
  *
- * An update waits for readers of the memslots, and so for @vcpu: it is let by.
+ * An update of memslots waits for their readers, and so for @vcpu: it is let by.
+ * It may be followed by another one, so the page has to be looked up in a loop;
+ * but not with slots_lock held, for that may wait for user space (userfaultfd),
+ * and all other work on memslots with it.
+ *
+ * The slot may also arrive between the look-up and this.  Memslots are replaced
+ * no more than once while @vcpu reads them, so a comparison tells.
  *
  * Context: the vCPU's task, kvm->srcu held as the vCPU's; no lock but vcpu->mutex
  * held, and nothing remembered of the memslots.  Sleeps.
+ * Return: true if there was something to wait for: look again; false if L1 has no
+ * memory there, or the VM does without contexts.
  */
-void kvm_nested_slots_lock(struct kvm_vcpu *vcpu)
+bool kvm_nested_page_wait_for_slot(struct kvm_vcpu *vcpu, gpa_t gpa,
+				   const struct kvm_memslots *slots)
 {
+	if (!READ_ONCE(vcpu->kvm->arch.nested_contexts))
+		return false;
+	if (kvm_memslots(vcpu->kvm) != slots)
+		return true;
+	if (!kvm_nested_page_slot_moves(vcpu, gpa))
+		return false;
+
 	kvm_vcpu_srcu_read_unlock(vcpu);
 	mutex_lock(&vcpu->kvm->slots_lock);
-	kvm_vcpu_srcu_read_lock(vcpu);
-}
-EXPORT_SYMBOL_GPL(kvm_nested_slots_lock);
-
-/**
- * kvm_nested_slots_unlock - undo kvm_nested_slots_lock()
- * @vcpu: the vCPU
- *
- * Context: the vCPU's task.
- */
-void kvm_nested_slots_unlock(struct kvm_vcpu *vcpu)
-{
 	mutex_unlock(&vcpu->kvm->slots_lock);
+	kvm_vcpu_srcu_read_lock(vcpu);
+	return true;
 }
-EXPORT_SYMBOL_GPL(kvm_nested_slots_unlock);
+EXPORT_SYMBOL_GPL(kvm_nested_page_wait_for_slot);

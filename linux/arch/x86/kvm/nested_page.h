@@ -63,8 +63,8 @@ bool kvm_nested_page_peek(struct gfn_to_pfn_cache *gpc, gpa_t gpa, void *to,
 int kvm_nested_pages_refresh(struct kvm_vcpu *vcpu);
 void kvm_nested_pages_memslots_updated(struct kvm *kvm);
 bool kvm_nested_page_slot_moves(struct kvm_vcpu *vcpu, gpa_t gpa);
-void kvm_nested_slots_lock(struct kvm_vcpu *vcpu);
-void kvm_nested_slots_unlock(struct kvm_vcpu *vcpu);
+bool kvm_nested_page_wait_for_slot(struct kvm_vcpu *vcpu, gpa_t gpa,
+				   const struct kvm_memslots *slots);
 
 static __always_inline void *__kvm_nested_page_check(struct gfn_to_pfn_cache *gpc,
 						     gpa_t gpa)

@@ -104,7 +104,7 @@ void vmx_context_enter(struct vcpu_vmx *vmx)
 	gpa_t key = vmx->nested.current_vmptr;
 
 	if (likely(vmx->nested.l1.context) ||
-	    !vmx->vcpu.kvm->arch.nested_contexts)
+	    !READ_ONCE(vmx->vcpu.kvm->arch.nested_contexts))
 		return;
 
 #ifdef CONFIG_KVM_HYPERV
@@ -280,17 +280,15 @@ static hpa_t vmx_map_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page,
 static noinline hpa_t vmx_find_hw_page(struct vcpu_vmx *vmx,
 				       enum vmx_hw_page page, gpa_t gpa)
 {
-	struct kvm_vcpu *vcpu = &vmx->vcpu;
+	const struct kvm_memslots *slots;
 	hpa_t hpa;
 
-	hpa = vmx_map_hw_page(vmx, page, gpa);
-	if (VALID_PAGE(hpa) || !vcpu->kvm->arch.nested_contexts ||
-	    !kvm_nested_page_slot_moves(vcpu, gpa))
-		return hpa;
+	do {
+		slots = kvm_memslots(vmx->vcpu.kvm);
+		hpa = vmx_map_hw_page(vmx, page, gpa);
+	} while (!VALID_PAGE(hpa) &&
+		 kvm_nested_page_wait_for_slot(&vmx->vcpu, gpa, slots));
 
-	kvm_nested_slots_lock(vcpu);
-	hpa = vmx_map_hw_page(vmx, page, gpa);
-	kvm_nested_slots_unlock(vcpu);
 	return hpa;
 }
 
@@ -447,6 +445,7 @@ int vmx_begin_posted(struct vcpu_vmx *vmx, struct vmx_posted_pages *p)
 	gpa_t vapic_gpa = vmcs12->virtual_apic_page_addr;
 	gpa_t pi_gpa = vmcs12->posted_intr_desc_addr;
 	struct kvm_vcpu *vcpu = &vmx->vcpu;
+	const struct kvm_memslots *slots;
 	void *page;
 
 	/*
@@ -456,6 +455,7 @@ int vmx_begin_posted(struct vcpu_vmx *vmx, struct vmx_posted_pages *p)
 	if (!nested_cpu_has_posted_intr(vmcs12))
 		return -ENXIO;
 
+	slots = kvm_memslots(vcpu->kvm);
 	p->vapic = vmx_begin_hw_page(vmx, VMX_VIRTUAL_APIC_PAGE, vapic_gpa, true,
 				     &p->vapic_map);
 	if (likely(p->vapic)) {
@@ -474,11 +474,12 @@ int vmx_begin_posted(struct vcpu_vmx *vmx, struct vmx_posted_pages *p)
 		}
 	}
 
-	if (!kvm_nested_page_slot_moves(vcpu, vapic_gpa) &&
+	/* As kvm_nested_page_wait_for_slot(), but who handles the request waits. */
+	if (kvm_memslots(vcpu->kvm) == slots &&
+	    !kvm_nested_page_slot_moves(vcpu, vapic_gpa) &&
 	    !kvm_nested_page_slot_moves(vcpu, pi_gpa))
 		return -ENXIO;
 
-	/* Who handles this waits until the slot has arrived. */
 	kvm_make_request(KVM_REQ_REFRESH_GPC, vcpu);
 again:
 	kvm_make_request(KVM_REQ_EVENT, vcpu);
@@ -545,21 +546,18 @@ static struct hv_enlightened_vmcs *vmx_lock_evmcs(struct vcpu_vmx *vmx,
 /* Map it as long as it is current; false if L1 has no memory there. */
 static bool vmx_pin_evmcs(struct vcpu_vmx *vmx)
 {
-	struct vmx_l1_pages *l1 = &vmx->nested.l1;
+	struct kvm_host_map *map = &vmx->nested.l1.evmcs_map;
+	const struct kvm_memslots *slots;
 	struct kvm_vcpu *vcpu = &vmx->vcpu;
 	gpa_t gpa = vmx_evmcs_gpa(vmx);
 
-	if (!kvm_vcpu_map(vcpu, gpa_to_gfn(gpa), &l1->evmcs_map))
-		return true;
+	do {
+		slots = kvm_memslots(vcpu->kvm);
+		if (!kvm_vcpu_map(vcpu, gpa_to_gfn(gpa), map))
+			return true;
+	} while (kvm_nested_page_wait_for_slot(vcpu, gpa, slots));
 
-	if (!vcpu->kvm->arch.nested_contexts ||
-	    !kvm_nested_page_slot_moves(vcpu, gpa))
-		return false;
-
-	kvm_nested_slots_lock(vcpu);
-	kvm_vcpu_map(vcpu, gpa_to_gfn(gpa), &l1->evmcs_map);
-	kvm_nested_slots_unlock(vcpu);
-	return l1->evmcs_map.hva;
+	return false;
 }
 
 /**
