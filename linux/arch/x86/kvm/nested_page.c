@@ -121,26 +121,26 @@ EXPORT_SYMBOL_GPL(kvm_nested_page_use);
  * @to: where to put it
  * @len: its length in bytes
  *
- * For a vCPU that is about to sleep and does not look at memslots any more: the
- * page is the one that L2 ran with, if the host has not taken it back.
+ * For a vCPU that is about to sleep and can't map a page any more.
  *
- * Context: the vCPU's task.  Does not sleep.
- * Return: whether the page is still mapped, and was read.
+ * Context: the vCPU's task, kvm->srcu held.  Does not sleep.
+ * Return: whether the page is still mapped by the current memslots, and was read.
  */
 bool kvm_nested_page_peek(struct gfn_to_pfn_cache *gpc, gpa_t gpa, void *to,
 			  unsigned int len)
 {
-	bool mapped;
+	void *page;
 
 	if (offset_in_page(gpa) + len > PAGE_SIZE)
 		return false;
 
-	read_lock(&gpc->lock);
-	mapped = gpc->valid && gpc->gpa == gfn_to_gpa(gpa_to_gfn(gpa));
-	if (mapped)
-		memcpy(to, gpc->khva + offset_in_page(gpa), len);
-	read_unlock(&gpc->lock);
-	return mapped;
+	page = kvm_nested_page_trylock(gpc, gfn_to_gpa(gpa_to_gfn(gpa)));
+	if (!page)
+		return false;
+
+	memcpy(to, page + offset_in_page(gpa), len);
+	kvm_nested_page_unlock(gpc);
+	return true;
 }
 EXPORT_SYMBOL_GPL(kvm_nested_page_peek);
 

@@ -382,27 +382,31 @@ void vmx_mark_hw_page_dirty(struct vcpu_vmx *vmx, enum vmx_hw_page page,
  * @to: where to put it
  * @len: its length in bytes
  *
- * For a vCPU that is about to sleep: it holds neither kvm->srcu, nor may it look
- * up a page that the host has taken back.
+ * For a vCPU that is about to sleep: it can't look up a page that the host has
+ * taken back, but has to before it sleeps, which kvm_nested_pages_want() is for.
  *
- * Context: the vCPU's task.  Does not sleep.
- * Return: 1 if it was read; 0 if L2 runs without such a page; -EAGAIN if the page
- * has to be looked up anew, for which the vCPU's request is pending.
+ * Context: the vCPU's task, kvm->srcu held.  Does not sleep.
+ * Return: true if it was read; false if L2 runs without such a page, or if it is
+ * to be looked up first.
  */
-int vmx_peek_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page, gpa_t gpa,
-		     void *to, unsigned int len)
+bool vmx_peek_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page, gpa_t gpa,
+		      void *to, unsigned int len)
 {
 	struct kvm_host_map *map = &vmx->nested.l1.hw_map[page];
 	struct vmx_nested_context *ctx = vmx->nested.l1.context;
 
 	if (map->hva) {
 		memcpy(to, map->hva + offset_in_page(gpa), len);
-		return 1;
+		return true;
 	}
 	if (!ctx || !ctx->hw[page].vcpu)
-		return 0;
+		return false;
 
-	return kvm_nested_page_peek(&ctx->hw[page], gpa, to, len) ? 1 : -EAGAIN;
+	if (kvm_nested_page_peek(&ctx->hw[page], gpa, to, len))
+		return true;
+
+	kvm_nested_pages_want(&vmx->vcpu);
+	return false;
 }
 
 /* L0's access to a page that may be mapped for this run of L2. */

@@ -90,8 +90,8 @@ hpa_t vmx_use_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page, gpa_t gpa);
 void vmx_unuse_hw_pages(struct vcpu_vmx *vmx);
 void vmx_mark_hw_page_dirty(struct vcpu_vmx *vmx, enum vmx_hw_page page,
 			    gpa_t gpa);
-int vmx_peek_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page, gpa_t gpa,
-		     void *to, unsigned int len);
+bool vmx_peek_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page, gpa_t gpa,
+		      void *to, unsigned int len);
 int vmx_begin_posted(struct vcpu_vmx *vmx, struct vmx_posted_pages *p);
 void vmx_end_posted(struct vcpu_vmx *vmx, struct vmx_posted_pages *p);
 
