@@ -28,6 +28,7 @@
 #include "../nested.h"
 #include "../nested_page.h"
 #include "hyperv.h"
+#include "hyperv_evmcs.h"
 #include "nested.h"
 #include "nested_context.h"
 #include "vmx.h"
@@ -324,8 +325,8 @@ hpa_t vmx_use_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page, gpa_t gpa)
  * What the hardware wrote has been logged as dirty at each exit from L2, see
  * vmx_mark_hw_page_dirty().
  *
- * Context: the vCPU's task, or nobody runs the vCPU; kvm->srcu held.  May sleep
- * if a page was mapped for this run of L2 alone.
+ * Context: the vCPU's task, or nobody runs the vCPU; kvm->srcu held, unless the VM
+ * goes.  May sleep if a page was mapped for this run of L2 alone.
  */
 void vmx_unuse_hw_pages(struct vcpu_vmx *vmx)
 {
@@ -409,25 +410,35 @@ bool vmx_peek_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page, gpa_t gpa,
 	return false;
 }
 
-/* L0's access to a page that may be mapped for this run of L2. */
+/*
+ * L0's access to a page that may be mapped for this run of L2, or is kept in @gpc
+ * and locked then.
+ */
 static void *vmx_begin_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page,
 			       gpa_t gpa, bool may_sleep,
-			       struct kvm_nested_map *m)
+			       struct gfn_to_pfn_cache **gpc)
 {
 	struct vmx_nested_context *ctx = vmx->nested.l1.context;
+	void *hva = vmx->nested.l1.hw_map[page].hva;
 
-	m->gpc = NULL;
-	m->map.hva = NULL;
-	m->hva = vmx->nested.l1.hw_map[page].hva;
-	if (m->hva || !ctx)
-		return m->hva;
+	*gpc = NULL;
+	if (hva || !ctx)
+		return hva;
 
-	m->gpc = &ctx->hw[page];
+	*gpc = &ctx->hw[page];
 	if (may_sleep)
-		m->hva = kvm_nested_page_lock(m->gpc, vmx_page_of(gpa), true);
-	else
-		m->hva = kvm_nested_page_trylock(m->gpc, vmx_page_of(gpa));
-	return m->hva;
+		return kvm_nested_page_lock(*gpc, vmx_page_of(gpa), true);
+	return kvm_nested_page_trylock(*gpc, vmx_page_of(gpa));
+}
+
+/* What is mapped for this run is logged as dirty when it is unmapped. */
+static void vmx_end_hw_page(struct gfn_to_pfn_cache *gpc, bool dirty)
+{
+	if (!gpc)
+		return;
+	if (dirty)
+		vmx_mark_kept_page_dirty(gpc);
+	kvm_nested_page_unlock(gpc);
 }
 
 /**
@@ -461,19 +472,19 @@ int vmx_begin_posted(struct vcpu_vmx *vmx, struct vmx_posted_pages *p)
 
 	slots = kvm_memslots(vcpu->kvm);
 	p->vapic = vmx_begin_hw_page(vmx, VMX_VIRTUAL_APIC_PAGE, vapic_gpa, true,
-				     &p->vapic_map);
+				     &p->vapic_gpc);
 	if (likely(p->vapic)) {
 		page = vmx_begin_hw_page(vmx, VMX_PI_DESC_PAGE, pi_gpa, false,
-					 &p->pi_map);
+					 &p->pi_gpc);
 		if (likely(page)) {
 			p->pi = page + offset_in_page(pi_gpa);
 			return 1;
 		}
-		kvm_nested_page_end(vcpu, &p->vapic_map, false);
+		vmx_end_hw_page(p->vapic_gpc, false);
 
 		if (vmx_begin_hw_page(vmx, VMX_PI_DESC_PAGE, pi_gpa, true,
-				      &p->pi_map)) {
-			kvm_nested_page_end(vcpu, &p->pi_map, false);
+				      &p->pi_gpc)) {
+			vmx_end_hw_page(p->pi_gpc, false);
 			goto again;
 		}
 	}
@@ -492,15 +503,14 @@ again:
 
 /**
  * vmx_end_posted - undo vmx_begin_posted()
- * @vmx: the vCPU
  * @p: from vmx_begin_posted(), which returned 1
  *
  * Context: the vCPU's task, kvm->srcu held.  Does not sleep.
  */
-void vmx_end_posted(struct vcpu_vmx *vmx, struct vmx_posted_pages *p)
+void vmx_end_posted(struct vmx_posted_pages *p)
 {
-	kvm_nested_page_end(&vmx->vcpu, &p->pi_map, true);
-	kvm_nested_page_end(&vmx->vcpu, &p->vapic_map, true);
+	vmx_end_hw_page(p->pi_gpc, true);
+	vmx_end_hw_page(p->vapic_gpc, true);
 }
 
 #ifdef CONFIG_KVM_HYPERV
@@ -626,7 +636,7 @@ bool vmx_map_evmcs(struct vcpu_vmx *vmx)
  *
  * Reads what nested_vmx_evmcs() then gives.
  *
- * Context: as vmx_map_evmcs().
+ * Context: as kvm_nested_page_begin().
  * Return: whether L1 still has memory there.
  */
 bool vmx_read_evmcs(struct vcpu_vmx *vmx)
@@ -641,6 +651,39 @@ bool vmx_read_evmcs(struct vcpu_vmx *vmx)
 	vmx_copy_evmcs_header(&vmx->nested.l1.evmcs, evmcs);
 	kvm_nested_page_end(&vmx->vcpu, &m, false);
 	return true;
+}
+
+/**
+ * vmx_read_evmcs_field - VMREAD of a field of L1's eVMCS
+ * @vmx: the vCPU that executes it, with an eVMCS current
+ * @field: the field's encoding
+ * @offset: its offset in the eVMCS
+ *
+ * Context: as kvm_nested_page_begin().
+ * Return: the field, zero-extended; all 1s, as reads from an unbacked page are, if
+ * L1 has no memory there any more.
+ */
+u64 vmx_read_evmcs_field(struct vcpu_vmx *vmx, unsigned long field, u16 offset)
+{
+	struct hv_enlightened_vmcs *evmcs;
+	struct kvm_nested_map m;
+	u64 value;
+
+	evmcs = vmx_begin_evmcs(vmx, &m);
+	if (evmcs) {
+		value = evmcs_read_any(evmcs, field, offset);
+		kvm_nested_page_end(&vmx->vcpu, &m, false);
+		return value;
+	}
+
+	switch (vmcs_field_width(field)) {
+	case VMCS_FIELD_WIDTH_U16:
+		return U16_MAX;
+	case VMCS_FIELD_WIDTH_U32:
+		return U32_MAX;
+	default:
+		return U64_MAX;
+	}
 }
 
 /**
@@ -676,8 +719,8 @@ bool vmx_context_load_evmcs(struct vcpu_vmx *vmx, gpa_t evmptr)
  * vmx_context_leave_evmcs - if an eVMCS is current, it is not any more
  * @vmx: the vCPU, not in guest mode
  *
- * Context: the vCPU's task, or nobody runs the vCPU; kvm->srcu held.  May sleep
- * if it was not kept in the context.
+ * Context: the vCPU's task, or nobody runs the vCPU; kvm->srcu held, unless the VM
+ * goes.  May sleep if it was not kept in the context.
  */
 void vmx_context_leave_evmcs(struct vcpu_vmx *vmx)
 {
@@ -700,7 +743,7 @@ static u32 vmx_evmcs_clean_fields(u32 fields, bool clean)
  * @vmx: the vCPU that enters L2, after vmx_read_evmcs()
  * @clean: nothing has changed since L0 read it; else everything has
  *
- * Context: as vmx_map_evmcs().
+ * Context: as kvm_nested_page_begin().
  */
 void vmx_evmcs_set_clean(struct vcpu_vmx *vmx, bool clean)
 {

@@ -66,14 +66,14 @@ struct vmx_l1_pages {
  * struct vmx_posted_pages - what it takes to process a posted interrupt
  * @pi:		the posted-interrupt descriptor
  * @vapic:	the virtual-APIC page
- * @pi_map:	@pi's page
- * @vapic_map:	@vapic's page
+ * @pi_gpc:	@pi's page, locked; NULL if it is mapped for this run of L2
+ * @vapic_gpc:	likewise @vapic's
  */
 struct vmx_posted_pages {
 	struct pi_desc *pi;
 	void *vapic;
-	struct kvm_nested_map pi_map;
-	struct kvm_nested_map vapic_map;
+	struct gfn_to_pfn_cache *pi_gpc;
+	struct gfn_to_pfn_cache *vapic_gpc;
 };
 
 void vmx_context_enter(struct vcpu_vmx *vmx);
@@ -93,12 +93,13 @@ void vmx_mark_hw_page_dirty(struct vcpu_vmx *vmx, enum vmx_hw_page page,
 bool vmx_peek_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page, gpa_t gpa,
 		      void *to, unsigned int len);
 int vmx_begin_posted(struct vcpu_vmx *vmx, struct vmx_posted_pages *p);
-void vmx_end_posted(struct vcpu_vmx *vmx, struct vmx_posted_pages *p);
+void vmx_end_posted(struct vmx_posted_pages *p);
 
 bool vmx_context_load_evmcs(struct vcpu_vmx *vmx, gpa_t evmptr);
 void vmx_context_leave_evmcs(struct vcpu_vmx *vmx);
 bool vmx_map_evmcs(struct vcpu_vmx *vmx);
 bool vmx_read_evmcs(struct vcpu_vmx *vmx);
+u64 vmx_read_evmcs_field(struct vcpu_vmx *vmx, unsigned long field, u16 offset);
 void vmx_evmcs_set_clean(struct vcpu_vmx *vmx, bool clean);
 struct hv_enlightened_vmcs *vmx_begin_evmcs(struct vcpu_vmx *vmx,
 					    struct kvm_nested_map *m);

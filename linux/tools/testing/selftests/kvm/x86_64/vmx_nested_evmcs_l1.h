@@ -184,6 +184,17 @@ static u64 l1_use_as_vmcs(u64 i, u64 vmxon_gpa)
 	return 0;
 }
 
+/* VMREAD by the instruction, as some guests do in spite of the eVMCS. */
+static u64 l1_vmread(u64 field, u64 unused)
+{
+	u64 value;
+
+	enable_evmcs = false;
+	value = vmreadz(field);
+	enable_evmcs = true;
+	return value;
+}
+
 static u64 l1_fill(u64 i, u64 value)
 {
 	memset((void *)l2_page(i, EVMCS_PAGE), value, PAGE_SIZE);

@@ -329,6 +329,33 @@ TEST_F_TIMEOUT(evmcs, slot_deleted_in_l2, CASE_TIMEOUT)
 		    "exit %s", exit_reason_str(t.vcpu->run->exit_reason));
 }
 
+/*
+ * VMREAD without the eVMCS's memory reads all 1s, or what was there as long as
+ * the page is pinned; and never more bits than the field has.
+ */
+TEST_F_TIMEOUT(evmcs, vmread_without_memory, CASE_TIMEOUT)
+{
+	u64 es, reason, rip;
+	u32 i;
+
+	make(2);
+	for (i = 0; i < 3; i++) {
+		loop(1);
+		vm_set_user_memory_region(t.vm, PAGES_SLOT, 0, PAGES_GPA, 0, NULL);
+		es = l1(l1_vmread, GUEST_ES_SELECTOR, 0);
+		reason = l1(l1_vmread, VM_EXIT_REASON, 0);
+		rip = l1(l1_vmread, GUEST_RIP, 0);
+		slot_set();
+		TEST_ASSERT(es == 0xffff || es == l1(l1_vmread, GUEST_ES_SELECTOR, 0),
+			    "ES %lx", es);
+		TEST_ASSERT(reason == ~0u || reason == EXIT_REASON_VMCALL,
+			    "exit reason %lx", reason);
+		TEST_ASSERT(rip == ~0ull || rip == l1(l1_vmread, GUEST_RIP, 0),
+			    "RIP %lx", rip);
+	}
+	loop(2);
+}
+
 static void *run_other(void *vcpu)
 {
 	struct ucall uc;
