@@ -1,11 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
-# Would the tests notice? Each tests/mutants/*.patch puts one fault into the
-# patched tree. The kernel with the fault is built and booted with the cases that
-# the patch names, and just those fail that it says. Its head has
-#   Cpus:	of the machine
-#   Cases:	of vmx_page_invalidation_test
-#   Fails:	those that must fail; all others must pass
+# Would the tests notice? Each tests/mutants/*.patch breaks one rule of ours; the
+# test that it names must say so. See tests/mutants/README. At the end there is a
+# table of what caught what.
 # Arguments limit it to the mutants of these names.
 here=$(dirname "$(readlink -f "$0")")
 # shellcheck source=tests/lab/lib.sh
@@ -14,8 +11,10 @@ here=$(dirname "$(readlink -f "$0")")
 . "$lab/common.sh"
 
 load_kernel
-job=$("$lab/job" page-invalidation)
+"$lab/tree" >&2
 tree=$OUT/tree/mutant
+unit=$OUT/unit/mutant
+table=()
 
 # head_of PATCH WORD
 head_of()
@@ -23,41 +22,104 @@ head_of()
 	sed -n "/^---/q; s/^$2: *//p" "$1"
 }
 
-# Hard links are enough, for patch replaces the files that it changes.
-build()
+# apply PATCH DIR FROM COMMAND...: FROM as DIR, made by the command, with the fault
+apply()
 {
-	rm -rf "$tree"
-	cp -al "$TREE/patched" "$tree"
+	local patch=$1 dir=$2 from=$3
+	shift 3
+
+	rm -rf "$dir"
+	mkdir -p "${dir%/*}"
+	"$@" "$from" "$dir"
+	patch -d "$dir" -p1 --fuzz=0 --no-backup-if-mismatch <"$patch"
+}
+
+# Copies have the time of now, by which make knows that they changed.
+unit_build()
+{
+	apply "$1" "$unit" "$top/linux" cp -r
+}
+
+# Hard links are enough, for patch replaces the files that it changes.
+kernel_build()
+{
+	apply "$1" "$tree" "$TREE/patched" cp -al || return
 	rm -rf "$tree/.pc" "$tree/.complete"
-	patch -d "$tree" -p1 --fuzz=0 --no-backup-if-mismatch <"$1" || return
 	VARIANT=mutant TREE_DIR=$tree "$lab/modules"
+}
+
+# unit_run LOG PROGRAM
+unit_run()
+{
+	LINUX=$unit SECONDS_MAX=60 timeout 120 "$top/tests/unit/run" "$2" >"$1" 2>&1
+}
+
+# boot_run LOG ARCH JOB PROGRAM CPUS CASE...
+boot_run()
+{
+	local log=$1 arch=$2 job=$3 program=$4 cpus=$5 rc=0
+	local name=mutant-$arch-$job
+	shift 5
+
+	local cases=$*
+	TREE_DIR=$tree boot "$name" --arch "$arch" --kvm mutant --cpus "$cpus" \
+		--append "job.cases=${cases// /,} job.program=$program" --time-limit 900 \
+		--title "mutant ${log##*/}" "$("$lab/job" "$job")" >"$log.said" || rc=$?
+	tr -d '\r' <"$(results "$name")" >"$log"
+	cat "$log.said" >>"$log"
+	return $rc
+}
+
+# verdict LOG CASE: how that went
+verdict()
+{
+	local said=''
+
+	case $2 in
+	SANITIZER) grep -qE '(ERROR|WARNING): [A-Z][a-z]*Sanitizer' "$1" && said="not ok" ;;
+	SPLAT)	grep -q 'the kernel reports' "$1" && said="not ok" ;;
+	*)	said=$(sed -nE "s/^((not )?ok) [0-9]+ (- )?$2( .*)?\$/\1/p" "$1" | head -n 1) ;;
+	esac
+	echo "${said:-not said}"
 }
 
 try()
 {
-	local patch=$1 name cpus cases case want have said
-	name=$(basename "$patch" .patch)
-	cpus=$(head_of "$patch" Cpus)
+	local patch=$1 name kind arg fails cases case want log start=$SECONDS
+	local caught=()
 
-	if ! build "$patch" >"$boots/mutant-$name.build" 2>&1; then
-		sed 's/^/# /' "$boots/mutant-$name.build"
+	name=$(basename "$patch" .patch)
+	log=$boots/mutant.$name
+	read -r kind arg < <(head_of "$patch" Test)
+	fails=$(head_of "$patch" Fails)
+	cases=$(head_of "$patch" Cases)
+	cases=${cases:-$fails}
+
+	if ! "$([ "$kind" = unit ] && echo unit || echo kernel)_build" "$patch" >"$log" 2>&1; then
+		sed 's/^/# /' "$log"
 		is failed built "$name: the mutant is built"
 		return
 	fi
-	cases=$(head_of "$patch" Cases)
+	# shellcheck disable=SC2086 # words are wanted
+	case "$kind $arg" in
+	"unit "*)	unit_run "$log" "$arg" ;;
+	"contexts svm")	boot_run "$log" svm contexts-test '' 1 $cases ;;
+	"contexts vmx")	boot_run "$log" vmx contexts-test vmx_nested_context_test 1 $cases ;;
+	"contexts evmcs") boot_run "$log" vmx contexts-test vmx_nested_evmcs_test 1 $cases ;;
+	"page "*)	boot_run "$log" vmx page-invalidation '' "$arg" $cases ;;
+	*)		echo "Bail out! $patch has no test \"$kind $arg\""; exit 1 ;;
+	esac || :
 
-	# That the job ends with an error is what is wanted; of all else, tell.
-	said=$(TREE_DIR=$tree boot "mutant-$name" --arch vmx --kvm mutant --cpus "$cpus" \
-		--append "job.cases=${cases// /,}" --time-limit 600 \
-		--title "mutant $name" "$job") || :
-	[[ $said = *"the job ended with 1:"* ]] || printf '%s\n' ${said:+"$said"}
 	for case in $cases; do
 		want=ok
-		[[ " $(head_of "$patch" Fails) " != *" $case "* ]] || want="not ok"
-		have=$(tr -d '\r' <"$(results "mutant-$name")" |
-			sed -nE "s/^((not )?ok) [0-9]+ (- )?page\.$case\$/\1/p")
-		is "${have:-not run}" "$want" "$name: $case is \"$want\""
+		if [[ " $fails " = *" $case "* ]]; then
+			want="not ok"
+			[ "$(verdict "$log" "$case")" != "not ok" ] || caught+=("$case")
+		fi
+		is "$(verdict "$log" "$case")" "$want" "$name: $kind $arg: $case is \"$want\""
 	done
+	table+=("$(printf '%-22s %-18s %-44s %4d' "$name" "$kind $arg" \
+		"${caught[*]:-SURVIVED}" $((SECONDS - start)))")
 }
 
 for patch in "$top"/tests/mutants/*.patch; do
@@ -65,5 +127,7 @@ for patch in "$top"/tests/mutants/*.patch; do
 		try "$patch"
 	fi
 done
-rm -rf "$tree"
+rm -rf "$tree" "$unit"
+printf '# %-22s %-18s %-44s %4s\n' mutant test "caught by" s
+printf '# %s\n' "${table[@]}"
 echo "1..$count"
