@@ -77,7 +77,7 @@ lab_lock()
 	mkdir -p "$OUT" 2>/dev/null || die "cannot write $OUT; nothing was changed"
 	exec 9>"$OUT/.lock"
 	if ! flock -w 2 9; then
-		say "waiting for another run that builds in ${OUT#"$TOP"/}"
+		say "waiting for another run that builds in ${OUT#"$TOP"/}" >&2
 		flock 9
 	fi
 	export LAB_LOCKED=1

@@ -65,7 +65,8 @@ TEST_F_TIMEOUT(hostile, misaligned_vmcb, CASE_TIMEOUT)
 
 /*
  * Addresses with no memory behind them: past the last slot, at an emulated
- * device, beyond what the CPU can address.  #GP, and no context is taken.
+ * device, beyond what the CPU can address.  #GP, and no context is taken over, or kept
+ * from the other vCPU.
  */
 TEST_F_TIMEOUT(hostile, vmcb_without_memory, CASE_TIMEOUT)
 {
@@ -85,8 +86,9 @@ TEST_F_TIMEOUT(hostile, vmcb_without_memory, CASE_TIMEOUT)
 				    "No #GP at %#llx", (unsigned long long)gpas[i]);
 	}
 	if (nested_context_present())
-		TEST_ASSERT(!test_stats().recycle, "%lu contexts were taken over",
-			    test_stats().recycle);
+		TEST_ASSERT(!test_stats().recycle && !test_stats().fallback,
+			    "%lu contexts were taken over, %lu held back",
+			    test_stats().recycle, test_stats().fallback);
 }
 
 /* A control block that L0 may not write to is as none. */
@@ -181,6 +183,45 @@ TEST_F_TIMEOUT(hostile, misaligned_msrpm, CASE_TIMEOUT)
 		test_vmcb(i)->control.msrpm_base_pa |= 0x123;
 	run_l2s(0, 0, HOSTILE_L2S, 2);
 	run_l2s(1, 0, HOSTILE_L2S, 2);
+}
+
+/*
+ * arg: MSR, value.  L2 0 writes it, and L1 intercepts none.  Returns what L1 reads
+ * of it then.
+ */
+static u64 l1_let_l2_wrmsr(u32 cpu, u64 *arg)
+{
+	struct l2_vcpu mine = l2s[0].v;
+
+	memset(mine.msrpm, 0, L2_MSRPM_PAGES * PAGE_SIZE);
+	mine.gpr[L2_RCX] = arg[0];
+	mine.gpr[L2_RDX] = arg[1] >> 32;
+	mine.vmcb->save.rax = (u32)arg[1];
+	mine.vmcb->save.rip = (u64)l2_wrmsr;
+	l2_vmrun(&mine, mine.vmcb_gpa);
+	GUEST_ASSERT_EQ(mine.vmcb->control.exit_code, SVM_EXIT_VMMCALL);
+
+	memset(mine.msrpm, 0xff, L2_MSRPM_PAGES * PAGE_SIZE);
+	l2_set_map(&l2s[0], l2s[0].map);
+	return rdmsr(arg[0]);
+}
+
+/*
+ * L1's map lets L2 have an MSR that L0 keeps for itself, next to such that L0 does
+ * not: what L2 writes there goes to L1's register, not to the host's.
+ */
+TEST_F_TIMEOUT(hostile, map_allows_what_l0_does_not, CASE_TIMEOUT)
+{
+	struct vmcb *vmcb = test_vmcb(0), good = *vmcb;
+	u32 i;
+
+	if (!kvm_cpu_has(X86_FEATURE_RDTSCP))
+		SKIP(return, "no TSC_AUX");
+	for (i = 1; i < 4; i++) {
+		TEST_ASSERT_EQ(l1_do(i % 2, l1_let_l2_wrmsr, MSR_TSC_AUX, 0x5a5a + i, 0, 0),
+			       0x5a5a + i);
+		*vmcb = good;
+	}
 }
 
 /* arg: page, value.  Changes it by VMLOAD and VMSAVE only. */

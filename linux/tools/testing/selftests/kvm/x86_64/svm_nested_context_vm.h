@@ -71,10 +71,11 @@ static u64 l1_make_l2s(u32 cpu, u64 *arg)
  * L2s without any memory of their own.  l2_counter adds one to RAX, which
  * is in the control block, and to RBX, which is not, and pauses before it
  * exits.  l2_quiet only exits, and L1 doesn't have to write its block to let
- * it do so again; l2_pause pauses before.  l2_ud raises an exception.
+ * it do so again; l2_pause pauses before.  l2_ud raises an exception, l2_wrmsr
+ * writes to an MSR.
  */
 extern char l2_counter[], l2_counter_vmmcall[], l2_quiet[];
-extern char l2_pause[], l2_ud[];
+extern char l2_pause[], l2_ud[], l2_wrmsr[];
 
 asm(".pushsection .text\n"
 	"l2_counter:\n\t"
@@ -93,6 +94,9 @@ asm(".pushsection .text\n"
 	"jmp l2_pause\n"
 	"l2_ud:\n\t"
 	"ud2\n"
+	"l2_wrmsr:\n\t"
+	"wrmsr\n\t"
+	"jmp l2_quiet\n"
 	".popsection");
 
 /* arg: L2, RBX, times.  Returns RBX after. */
