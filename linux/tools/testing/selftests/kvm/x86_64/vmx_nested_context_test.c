@@ -271,12 +271,14 @@ static u64 l1_vmxon_again(u32 cpu, u64 *arg)
 /*
  * L1 leaves VMX operation between any two runs and comes back, with all its
  * VMCSs cleared before, and with one left current: that one's state is lost as
- * on hardware, and L1 makes it anew.
+ * on hardware, and L1 makes it anew on its other vCPU.  The first does not keep
+ * its context from that one.
  */
 TEST_F_TIMEOUT(memory, vmxoff, CASE_TIMEOUT)
 {
 	u32 i, cpu;
 
+	test_stats_restart();
 	for (i = 0; i < MEMORY_L2S; i++) {
 		cpu = i % 2;
 		run_l2s(cpu, i, 1, 2);
@@ -286,10 +288,11 @@ TEST_F_TIMEOUT(memory, vmxoff, CASE_TIMEOUT)
 		TEST_ASSERT_EQ(l1_do(cpu, l1_vmxoff, 0, 0, 0, 0), UD_VECTOR);
 		TEST_ASSERT_EQ(l1_do(cpu, l1_vmxon_again, 0, 0, 0, 0), 0);
 		if (!(i / 2 % 2)) {
-			l1_do(cpu, l1_make_l2s, i, 1, FEATURES_ALL, 0);
+			l1_do(!cpu, l1_make_l2s, i, 1, FEATURES_ALL, 0);
 			t.where[i] = NOWHERE;
 		}
 	}
+	TEST_ASSERT(!test_stats().fallback, "%lu went without", test_stats().fallback);
 	run_l2s(0, 0, MEMORY_L2S, 2);
 	run_l2s(1, 0, MEMORY_L2S, 2);
 }
