@@ -57,6 +57,10 @@ quiet "our programs are laid out by the kernel's .clang-format" sh -c '
 	xargs clang-format --dry-run --Werror --style=file:"$1"' sh "$TREE/stock/.clang-format"
 
 quiet "our kernel files compile clean with W=1 and sparse" lab/modules --check
+for option in KVM_HYPERV KVM_SMM; do
+	quiet "ours and what the series changes compile without $option" \
+		lab/modules --check "$option"
+done
 
 # Symbolic links are left out: what they name is looked at once.
 mapfile -t scripts < <(tracked | while read -r file; do
