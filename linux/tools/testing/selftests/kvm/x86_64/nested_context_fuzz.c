@@ -4,8 +4,8 @@
  *
  * Programs for a hostile L1 are made from seeds, see nested_context_fuzz.h, and
  * run one after the other, some in each VM, each VM in a process of its own.  For
- * each VM a line with its first seed tells the hash of its transcript.  Run on the stock kernel and on one with
- * nested contexts, the lines must be equal.
+ * each VM a line with its first seed tells the hash of its transcript.  Run on the
+ * stock kernel and on one with nested contexts, the lines must be equal.
  *
  * What needs no comparison is checked at once: memory that changed while its
  * slot's dirty log was on must be in the log ("lost" counts pages that are not).
@@ -24,6 +24,7 @@
 #include "nested_context_fuzz.h"
 #include "nested_context_fuzz_svm.h"
 #include "nested_context_fuzz_vmx.h"
+#include "nested_context_fuzz_text.h"
 #include "nested_context_fuzz_vm.h"
 
 static const struct fuzz_arch fuzz_archs[] = {
@@ -51,21 +52,6 @@ static const struct fuzz_arch fuzz_archs[] = {
 		.l1_forget	= fuzz_vmx_l1_forget,
 		.block_is_open	= fuzz_vmx_block_is_open,
 	},
-};
-
-static const struct fuzz_choice host_ops[] = {
-	[HOST_RESTORE - FUZZ_HOST]	= { "restore",	8 },
-	[HOST_MIGRATE - FUZZ_HOST]	= { "migrate",	2 },
-	[HOST_RESET - FUZZ_HOST]	= { "reset",	3 },
-	[HOST_DELETE - FUZZ_HOST]	= { "delete",	10 },
-	[HOST_ADD - FUZZ_HOST]		= { "add",	2 },
-	[HOST_MOVE - FUZZ_HOST]		= { "move",	8 },
-	[HOST_LOG - FUZZ_HOST]		= { "log",	12 },
-	[HOST_GET_LOG - FUZZ_HOST]	= { "getlog",	14 },
-	[HOST_DROP - FUZZ_HOST]		= { "drop",	16 },
-	[HOST_WRITE - FUZZ_HOST]	= { "write",	14 },
-	[HOST_RATIO - FUZZ_HOST]	= { "ratio",	2 },
-	[HOST_NEXT - FUZZ_HOST]		= { "next",	0 },
 };
 
 /* ---- L1 ---- */
@@ -97,7 +83,7 @@ static void l1_main(u32 cpu, void *scratch, u64 scratch_gpa)
 
 /* ---- The generator ---- */
 
-static const unsigned int fuzz_ratios[] = { 8, 8, 4, 2, 1, 0 };
+static const u64 fuzz_ratios[] = { 8, 8, 4, 2, 1, 0 };
 
 static void generate_host_step(struct guest_random_state *rnd, struct fuzz_step *s)
 {
@@ -115,7 +101,7 @@ static void generate_host_step(struct guest_random_state *rnd, struct fuzz_step 
 		s->arg[1] = fuzz_value(rnd);
 		break;
 	case HOST_RATIO:
-		s->arg[0] = fuzz_pick(rnd, fuzz_ratios);
+		s->arg[0] = fuzz_pick(rnd, fuzz_ratios, ARRAY_SIZE(fuzz_ratios));
 		break;
 	case HOST_LOG:
 	case HOST_GET_LOG:
@@ -188,82 +174,11 @@ static void generate_vm(const struct fuzz_arch *arch, u32 seed, unsigned int nr,
 
 	memset(p, 0, sizeof(*p));
 	p->nr_vcpus = guest_random_bool(&rnd) ? 1 : 1 + fuzz_below(&rnd, MAX_L1_VCPUS);
-	p->ratio = fuzz_pick(&rnd, fuzz_ratios);
+	p->ratio = fuzz_pick(&rnd, fuzz_ratios, ARRAY_SIZE(fuzz_ratios));
 	for (i = 0; i < nr; i++) {
 		generate(arch, seed + i, p);
 		p->step[p->nr++].op = HOST_NEXT;
 	}
-}
-
-/* ---- Programs as text ---- */
-
-static const char *op_name(const struct fuzz_arch *arch, u32 op)
-{
-	return op < FUZZ_HOST ? arch->ops[op].name : host_ops[op - FUZZ_HOST].name;
-}
-
-static void print_step(const struct fuzz_arch *arch, const struct fuzz_step *s)
-{
-	printf("%u %s%s %#lx %#lx %#lx\n", s->vcpu, s->op < FUZZ_HOST ? "" : "host-",
-	       op_name(arch, s->op), s->arg[0], s->arg[1], s->arg[2]);
-}
-
-static void print_program(const struct fuzz_arch *arch, const struct fuzz_program *p)
-{
-	unsigned int i;
-
-	printf("%s vcpus %u ratio %u\n", arch->name, p->nr_vcpus, p->ratio);
-	for (i = 0; i < p->nr; i++)
-		print_step(arch, &p->step[i]);
-}
-
-static u32 find_op(const struct fuzz_arch *arch, const char *name)
-{
-	const struct fuzz_choice *ops = arch->ops;
-	unsigned int nr = arch->nr_ops, base = 0, i;
-
-	if (!strncmp(name, "host-", 5)) {
-		ops = host_ops;
-		nr = ARRAY_SIZE(host_ops);
-		base = FUZZ_HOST;
-		name += 5;
-	}
-	for (i = 0; i < nr; i++) {
-		if (!strcmp(ops[i].name, name))
-			return base + i;
-	}
-	TEST_FAIL("There is no step \"%s\" on %s", name, arch->name);
-	return 0;
-}
-
-static void read_program(const struct fuzz_arch *arch, const char *path,
-			 struct fuzz_program *p)
-{
-	char line[256], name[32];
-	FILE *f = fopen(path, "r");
-	struct fuzz_step *s;
-
-	TEST_ASSERT(f, "Can't open %s", path);
-	memset(p, 0, sizeof(*p));
-	while (fgets(line, sizeof(line), f)) {
-		if (line[0] == '#' || line[0] == '\n')
-			continue;
-		if (!p->nr_vcpus) {
-			TEST_ASSERT(sscanf(line, "%31s vcpus %u ratio %u", name,
-					   &p->nr_vcpus, &p->ratio) == 3 &&
-				    p->nr_vcpus >= 1 && p->nr_vcpus <= MAX_L1_VCPUS,
-				    "%s does not begin as a program does", path);
-			TEST_ASSERT(!strcmp(name, arch->name), "%s is for %s", path, name);
-			continue;
-		}
-		TEST_ASSERT(p->nr < MAX_STEPS, "%s has too many steps", path);
-		s = &p->step[p->nr++];
-		TEST_ASSERT(sscanf(line, "%u %31s %lx %lx %lx", &s->vcpu, name,
-				   &s->arg[0], &s->arg[1], &s->arg[2]) == 5 &&
-			    s->vcpu < p->nr_vcpus, "%s: what is \"%s\"?", path, line);
-		s->op = find_op(arch, name);
-	}
-	fclose(f);
 }
 
 /* ---- Running a program ---- */
@@ -528,8 +443,8 @@ static bool run_apart(const struct options *opt, const char *name,
 
 static void help(const char *name)
 {
-	printf("usage: %s [--seed N] [--count N] [--seconds N] [--phys ADDRESS] [--parallel] [--print] [--dump] [FILE...]\n",
-	       name);
+	printf("usage: %s [--seed N] [--count N] [--seconds N] [--phys ADDRESS]\n"
+	       "\t[--parallel] [--print] [--dump] [FILE...]\n", name);
 }
 
 int main(int argc, char *argv[])
@@ -557,14 +472,32 @@ int main(int argc, char *argv[])
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		switch (c) {
-		case SEED:	opt.seed = strtoul(optarg, NULL, 0); break;
-		case COUNT:	opt.count = strtoul(optarg, NULL, 0); break;
-		case SECONDS:	opt.seconds = strtoul(optarg, NULL, 0); break;
-		case PHYS:	opt.phys = strtoull(optarg, NULL, 0); break;
-		case PARALLEL:	opt.parallel = true; break;
-		case PRINT:	opt.print = true; break;
-		case DUMP:	opt.dump = true; opt.seconds = 600; break;
-		default:	help(argv[0]); return c != HELP;
+		case SEED:
+			opt.seed = strtoul(optarg, NULL, 0);
+			break;
+		case COUNT:
+			opt.count = strtoul(optarg, NULL, 0);
+			break;
+		case SECONDS:
+			opt.seconds = strtoul(optarg, NULL, 0);
+			break;
+		case PHYS:
+			opt.phys = strtoull(optarg, NULL, 0);
+			break;
+		case PARALLEL:
+			opt.parallel = true;
+			break;
+		case PRINT:
+			opt.print = true;
+			break;
+		case DUMP:
+			opt.dump = true;
+			/* The console is slow. */
+			opt.seconds = 600;
+			break;
+		default:
+			help(argv[0]);
+			return c != HELP;
 		}
 	}
 	for (i = 0; i < ARRAY_SIZE(fuzz_archs) && !opt.arch; i++) {

@@ -244,7 +244,11 @@ static inline unsigned int fuzz_below(struct guest_random_state *rnd, unsigned i
 	return guest_random_u32(rnd) % n;
 }
 
-#define fuzz_pick(rnd, array)	((array)[fuzz_below(rnd, ARRAY_SIZE(array))])
+static inline u64 fuzz_pick(struct guest_random_state *rnd, const u64 *array,
+			    unsigned int nr)
+{
+	return array[fuzz_below(rnd, nr)];
+}
 
 static inline unsigned int fuzz_weighted(struct guest_random_state *rnd,
 					 const struct fuzz_choice *c,
@@ -278,7 +282,7 @@ static inline u64 fuzz_gpa(struct guest_random_state *rnd, enum fuzz_slot slot,
 
 	switch (fuzz_below(rnd, 4)) {
 	case 0:
-		return fuzz_pick(rnd, odd);
+		return fuzz_pick(rnd, odd, ARRAY_SIZE(odd));
 	case 1:
 		return page_gpa(slot, fuzz_below(rnd, slot_pages[slot])) +
 		       BIT(fuzz_below(rnd, 12));
@@ -313,37 +317,83 @@ enum l2_routine {
 	NR_L2_ROUTINES,
 };
 
-#define L2_ROUTINES(prefix, exit, nested)					\
-	asm(".pushsection .text\n"						\
-	    prefix "_l2_exit:\t"	exit "\n\tjmp " prefix "_l2_exit\n"		\
-	    prefix "_l2_rdmsr:\t"	"rdmsr\n\tjmp " prefix "_l2_exit\n"		\
-	    prefix "_l2_wrmsr:\t"	"mov %edx, %eax\n\tshr $32, %rdx\n\twrmsr\n\t"	\
-					"jmp " prefix "_l2_exit\n"			\
-	    prefix "_l2_cpuid:\t"	"mov %edx, %eax\n\tmov %rbx, %r12\n\tcpuid\n\t"	\
-					"xchg %rbx, %r12\n\tjmp " prefix "_l2_exit\n"	\
-	    prefix "_l2_host:\t"	"out %al, $0xf5\n\tjmp " prefix "_l2_exit\n"	\
-	    prefix "_l2_store:\t"	"mov %rdx, (%rsi)\n\tjmp " prefix "_l2_exit\n"	\
-	    prefix "_l2_load:\t"	"mov (%rsi), %edx\n\tjmp " prefix "_l2_exit\n"	\
-	    prefix "_l2_hlt:\t"		"hlt\n\tjmp " prefix "_l2_exit\n"		\
-	    prefix "_l2_ud:\t"		"ud2\n"						\
-	    prefix "_l2_cr:\t"		"mov %cr0, %rdx\n\tmov %rdx, %cr0\n\t"		\
-					"mov %cr3, %rdx\n\tmov %rdx, %cr3\n\t"		\
-					"mov %cr4, %rdx\n\tmov %rdx, %cr4\n\t"		\
-					"jmp " prefix "_l2_exit\n"			\
-	    prefix "_l2_cr8:\t"		"and $0xf, %edx\n\tmov %rdx, %cr8\n\t"		\
-					"mov %cr8, %rdx\n\tjmp " prefix "_l2_exit\n"	\
-	    prefix "_l2_host_store:\t"	"out %al, $0xf5\n\tmov %rdx, (%rsi)\n\t"	\
-					"out %al, $0xf5\n\tjmp " prefix "_l2_exit\n"	\
-	    prefix "_l2_push:\t"	"push %rdx\n\tpop %rdx\n\t"			\
-					"jmp " prefix "_l2_exit\n"			\
-	    prefix "_l2_nest:\t"	nested "\n\tjmp " prefix "_l2_exit\n"		\
-	    prefix "_l2_table:\n\t"							\
-	    ".quad " prefix "_l2_exit, " prefix "_l2_rdmsr, " prefix "_l2_wrmsr\n\t"	\
-	    ".quad " prefix "_l2_cpuid, " prefix "_l2_host, " prefix "_l2_store\n\t"	\
-	    ".quad " prefix "_l2_load, " prefix "_l2_hlt, " prefix "_l2_ud\n\t"		\
-	    ".quad " prefix "_l2_cr, " prefix "_l2_cr8, " prefix "_l2_host_store\n\t"	\
-	    ".quad " prefix "_l2_push, " prefix "_l2_nest\n\t"				\
-	    ".popsection")
+/*
+ * Makes the routines of a vendor: @exit is the instruction that ends each, the
+ * vendor's macro <vendor>_nested is L2's try at being a hypervisor.
+ */
+asm(".macro l2_routines vendor, exit\n"
+	"\\vendor\\()_l2_exit:\n\t"
+	"\\exit\n\t"
+	"jmp \\vendor\\()_l2_exit\n"
+	"\\vendor\\()_l2_rdmsr:\n\t"
+	"rdmsr\n\t"
+	"jmp \\vendor\\()_l2_exit\n"
+	"\\vendor\\()_l2_wrmsr:\n\t"
+	"mov %edx, %eax\n\t"
+	"shr $32, %rdx\n\t"
+	"wrmsr\n\t"
+	"jmp \\vendor\\()_l2_exit\n"
+	"\\vendor\\()_l2_cpuid:\n\t"
+	"mov %edx, %eax\n\t"
+	"mov %rbx, %r12\n\t"
+	"cpuid\n\t"
+	"xchg %rbx, %r12\n\t"
+	"jmp \\vendor\\()_l2_exit\n"
+	"\\vendor\\()_l2_host:\n\t"
+	"out %al, $0xf5\n\t"
+	"jmp \\vendor\\()_l2_exit\n"
+	"\\vendor\\()_l2_store:\n\t"
+	"mov %rdx, (%rsi)\n\t"
+	"jmp \\vendor\\()_l2_exit\n"
+	"\\vendor\\()_l2_load:\n\t"
+	"mov (%rsi), %edx\n\t"
+	"jmp \\vendor\\()_l2_exit\n"
+	"\\vendor\\()_l2_hlt:\n\t"
+	"hlt\n\t"
+	"jmp \\vendor\\()_l2_exit\n"
+	"\\vendor\\()_l2_ud:\n\t"
+	"ud2\n"
+	"\\vendor\\()_l2_cr:\n\t"
+	"mov %cr0, %rdx\n\t"
+	"mov %rdx, %cr0\n\t"
+	"mov %cr3, %rdx\n\t"
+	"mov %rdx, %cr3\n\t"
+	"mov %cr4, %rdx\n\t"
+	"mov %rdx, %cr4\n\t"
+	"jmp \\vendor\\()_l2_exit\n"
+	"\\vendor\\()_l2_cr8:\n\t"
+	"and $0xf, %edx\n\t"
+	"mov %rdx, %cr8\n\t"
+	"mov %cr8, %rdx\n\t"
+	"jmp \\vendor\\()_l2_exit\n"
+	"\\vendor\\()_l2_host_store:\n\t"
+	"out %al, $0xf5\n\t"
+	"mov %rdx, (%rsi)\n\t"
+	"out %al, $0xf5\n\t"
+	"jmp \\vendor\\()_l2_exit\n"
+	"\\vendor\\()_l2_push:\n\t"
+	"push %rdx\n\t"
+	"pop %rdx\n\t"
+	"jmp \\vendor\\()_l2_exit\n"
+	"\\vendor\\()_l2_nest:\n\t"
+	"\\vendor\\()_nested\n\t"
+	"jmp \\vendor\\()_l2_exit\n"
+	"\\vendor\\()_l2_table:\n\t"
+	".quad \\vendor\\()_l2_exit\n\t"
+	".quad \\vendor\\()_l2_rdmsr\n\t"
+	".quad \\vendor\\()_l2_wrmsr\n\t"
+	".quad \\vendor\\()_l2_cpuid\n\t"
+	".quad \\vendor\\()_l2_host\n\t"
+	".quad \\vendor\\()_l2_store\n\t"
+	".quad \\vendor\\()_l2_load\n\t"
+	".quad \\vendor\\()_l2_hlt\n\t"
+	".quad \\vendor\\()_l2_ud\n\t"
+	".quad \\vendor\\()_l2_cr\n\t"
+	".quad \\vendor\\()_l2_cr8\n\t"
+	".quad \\vendor\\()_l2_host_store\n\t"
+	".quad \\vendor\\()_l2_push\n\t"
+	".quad \\vendor\\()_l2_nest\n"
+	".endm");
 
 /* How an L2 is entered: routine, MSR, and whether all is as it should be. */
 #define RUN_MSR(run)		((u32)(run))
@@ -356,14 +406,14 @@ enum l2_routine {
 static inline void fuzz_generate_run(struct guest_random_state *rnd,
 				     struct fuzz_step *s)
 {
-	static const u32 msrs[] = {
+	static const u64 msrs[] = {
 		MSR_LSTAR, MSR_STAR, MSR_FS_BASE, MSR_KERNEL_GS_BASE, MSR_EFER,
 		MSR_IA32_SYSENTER_CS, MSR_IA32_SYSENTER_EIP, MSR_IA32_CR_PAT,
 		MSR_SYSCALL_MASK, 0x8f0, 0xc0010117, 0xc0001fff, 0x12345678,
 	};
 	unsigned int routine = fuzz_below(rnd, NR_L2_ROUTINES);
 
-	s->arg[1] = fuzz_pick(rnd, msrs);
+	s->arg[1] = fuzz_pick(rnd, msrs, ARRAY_SIZE(msrs));
 	/* MSRs are what bitmaps are about. */
 	if (__guest_random_bool(rnd, 33))
 		routine = guest_random_bool(rnd) ? L2_RDMSR : L2_WRMSR;

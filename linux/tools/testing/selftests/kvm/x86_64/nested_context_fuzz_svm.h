@@ -28,49 +28,56 @@ static const struct fuzz_choice fuzz_svm_ops[NR_SVM_OPS] = {
 	[SVM_HASH]	= { "hash",	2 },	/* block */
 };
 
-L2_ROUTINES("svm", "vmmcall", "mov %rsi, %rax\n\tvmsave %rax\n\tvmload %rax\n\tvmrun %rax");
+asm(".macro svm_nested\n\t"
+	"mov %rsi, %rax\n\t"
+	"vmsave %rax\n\t"
+	"vmload %rax\n\t"
+	"vmrun %rax\n\t"
+	".endm\n\t"
+	".pushsection .text\n\t"
+	"l2_routines svm, vmmcall\n\t"
+	".popsection");
 extern const u64 svm_l2_table[];
 
 /* ---- Host ---- */
 
-#define VMCB_FIELD(field)	offsetof(struct vmcb, field), \
-				sizeof(((struct vmcb *)0)->field)
+#define VMCB_FIELD(field, size)	{ offsetof(struct vmcb, field), size }
 
 static const struct { u32 offset, size; } svm_fields[] = {
-	{ VMCB_FIELD(control.intercept_cr) },
-	{ VMCB_FIELD(control.intercept_dr) },
-	{ VMCB_FIELD(control.intercept_exceptions) },
-	{ VMCB_FIELD(control.tsc_offset) },
-	{ VMCB_FIELD(control.asid) },
-	{ VMCB_FIELD(control.tlb_ctl) },
-	{ VMCB_FIELD(control.int_ctl) },
-	{ VMCB_FIELD(control.int_vector) },
-	{ VMCB_FIELD(control.int_state) },
-	{ VMCB_FIELD(control.exit_code) },
-	{ VMCB_FIELD(control.exit_int_info) },
-	{ VMCB_FIELD(control.nested_ctl) },
-	{ VMCB_FIELD(control.event_inj) },
-	{ VMCB_FIELD(control.event_inj_err) },
-	{ VMCB_FIELD(control.virt_ext) },
-	{ VMCB_FIELD(control.clean) },
-	{ VMCB_FIELD(control.next_rip) },
-	{ VMCB_FIELD(save.cpl) },
-	{ VMCB_FIELD(save.cs.attrib) },
-	{ VMCB_FIELD(save.ss.selector) },
-	{ VMCB_FIELD(save.efer) },
-	{ VMCB_FIELD(save.cr0) },
-	{ VMCB_FIELD(save.cr2) },
-	{ VMCB_FIELD(save.cr3) },
-	{ VMCB_FIELD(save.cr4) },
-	{ VMCB_FIELD(save.dr6) },
-	{ VMCB_FIELD(save.dr7) },
-	{ VMCB_FIELD(save.g_pat) },
-	{ VMCB_FIELD(save.rflags) },
-	{ VMCB_FIELD(save.rsp) },
-	{ VMCB_FIELD(save.rax) },
-	{ VMCB_FIELD(save.lstar) },
-	{ VMCB_FIELD(save.fs.base) },
-	{ VMCB_FIELD(save.kernel_gs_base) },
+	VMCB_FIELD(control.intercept_cr, 4),
+	VMCB_FIELD(control.intercept_dr, 4),
+	VMCB_FIELD(control.intercept_exceptions, 4),
+	VMCB_FIELD(control.tsc_offset, 8),
+	VMCB_FIELD(control.asid, 4),
+	VMCB_FIELD(control.tlb_ctl, 1),
+	VMCB_FIELD(control.int_ctl, 4),
+	VMCB_FIELD(control.int_vector, 4),
+	VMCB_FIELD(control.int_state, 4),
+	VMCB_FIELD(control.exit_code, 4),
+	VMCB_FIELD(control.exit_int_info, 4),
+	VMCB_FIELD(control.nested_ctl, 8),
+	VMCB_FIELD(control.event_inj, 4),
+	VMCB_FIELD(control.event_inj_err, 4),
+	VMCB_FIELD(control.virt_ext, 8),
+	VMCB_FIELD(control.clean, 4),
+	VMCB_FIELD(control.next_rip, 8),
+	VMCB_FIELD(save.cpl, 1),
+	VMCB_FIELD(save.cs.attrib, 2),
+	VMCB_FIELD(save.ss.selector, 2),
+	VMCB_FIELD(save.efer, 8),
+	VMCB_FIELD(save.cr0, 8),
+	VMCB_FIELD(save.cr2, 8),
+	VMCB_FIELD(save.cr3, 8),
+	VMCB_FIELD(save.cr4, 8),
+	VMCB_FIELD(save.dr6, 8),
+	VMCB_FIELD(save.dr7, 8),
+	VMCB_FIELD(save.g_pat, 8),
+	VMCB_FIELD(save.rflags, 8),
+	VMCB_FIELD(save.rsp, 8),
+	VMCB_FIELD(save.rax, 8),
+	VMCB_FIELD(save.lstar, 8),
+	VMCB_FIELD(save.fs.base, 8),
+	VMCB_FIELD(save.kernel_gs_base, 8),
 };
 
 /* An L2 that halts, and nobody to wake it, would end the program. */

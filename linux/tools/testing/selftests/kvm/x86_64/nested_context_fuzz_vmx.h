@@ -42,12 +42,17 @@ static const struct fuzz_choice fuzz_vmx_ops[NR_VMX_OPS] = {
 	[VMX_HASH]	= { "hash",	2 },	/* block */
 };
 
-L2_ROUTINES("vmx", "vmcall", "vmptrst (%rsi)");
+asm(".macro vmx_nested\n\t"
+	"vmptrst (%rsi)\n\t"
+	".endm\n\t"
+	".pushsection .text\n\t"
+	"l2_routines vmx, vmcall\n\t"
+	".popsection");
 extern const u64 vmx_l2_table[];
 
 /* ---- Host ---- */
 
-static const u32 vmx_plain_fields[] = {
+static const u64 vmx_plain_fields[] = {
 	VIRTUAL_PROCESSOR_ID, GUEST_ES_SELECTOR, GUEST_CS_SELECTOR, TSC_OFFSET,
 	GUEST_IA32_DEBUGCTL, GUEST_IA32_PAT, GUEST_IA32_EFER, EXCEPTION_BITMAP,
 	CR3_TARGET_COUNT, VM_EXIT_MSR_STORE_COUNT, VM_EXIT_MSR_LOAD_COUNT,
@@ -81,7 +86,7 @@ static const struct { u32 field; enum fuzz_slot slot; } vmx_address_fields[] = {
 	{ PML_ADDRESS,			SLOT_HW },
 };
 
-static const u32 vmx_control_fields[] = {
+static const u64 vmx_control_fields[] = {
 	PIN_BASED_VM_EXEC_CONTROL, CPU_BASED_VM_EXEC_CONTROL,
 	SECONDARY_VM_EXEC_CONTROL, VM_ENTRY_CONTROLS, VM_EXIT_CONTROLS,
 	GUEST_CR0, GUEST_CR4, GUEST_RFLAGS, EPT_POINTER,
@@ -101,7 +106,7 @@ static void fuzz_vmx_generate_write(struct guest_random_state *rnd, struct fuzz_
 			s->arg[1] &= PAGE_MASK;
 		break;
 	case 5 ... 8:
-		s->arg[0] = fuzz_pick(rnd, vmx_plain_fields);
+		s->arg[0] = fuzz_pick(rnd, vmx_plain_fields, ARRAY_SIZE(vmx_plain_fields));
 		s->arg[1] = fuzz_value(rnd);
 		break;
 	default:
@@ -138,7 +143,7 @@ static void fuzz_vmx_generate(struct guest_random_state *rnd, struct fuzz_step *
 		fuzz_vmx_generate_write(rnd, s);
 		break;
 	case VMX_FLIP:
-		s->arg[0] = fuzz_pick(rnd, vmx_control_fields);
+		s->arg[0] = fuzz_pick(rnd, vmx_control_fields, ARRAY_SIZE(vmx_control_fields));
 		do {
 			s->arg[1] = BIT_ULL(fuzz_below(rnd, 32));
 		} while (s->arg[0] == CPU_BASED_VM_EXEC_CONTROL &&
@@ -419,6 +424,15 @@ static const u32 vmx_exit_fields[] = {
 	GUEST_INTERRUPTIBILITY_INFO, VM_ENTRY_INTR_INFO_FIELD, TPR_THRESHOLD,
 };
 
+static void fuzz_vmx_set_vmxe(u32 cpu, bool on)
+{
+	u64 cr4 = get_cr4() & ~X86_CR4_VMXE;
+
+	if (on)
+		cr4 |= X86_CR4_VMXE;
+	note(cpu, "vmxe", kvm_asm_safe("mov %%rax, %%cr4", "a"(cr4)));
+}
+
 static void fuzz_vmx_run(u32 cpu, const struct fuzz_step *s)
 {
 	bool odd = RUN_FLAGS(s->arg[1]) & RUN_ODD;
@@ -429,7 +443,7 @@ static void fuzz_vmx_run(u32 cpu, const struct fuzz_step *s)
 	if (!odd) {
 		result = fuzz_vmx_pointer("vmptrld", s->arg[0]);
 		if (result == (0x100 | UD_VECTOR) && RUN_FLAGS(s->arg[1]) & RUN_HEAL) {
-			note(cpu, "vmxe", kvm_asm_safe("mov %%rax, %%cr4", "a"(get_cr4() | X86_CR4_VMXE)));
+			fuzz_vmx_set_vmxe(cpu, true);
 			fuzz_vmx_note_result(cpu, "vmxon", fuzz_vmx_pointer("vmxon", l1->vmxon));
 			result = fuzz_vmx_pointer("vmptrld", s->arg[0]);
 		}
@@ -486,7 +500,7 @@ static u64 fuzz_vmx_read_all(void)
 
 static void fuzz_vmx_l1_step(u32 cpu, const struct fuzz_step *s)
 {
-	u64 result, value = 0, cr4;
+	u64 result, value = 0;
 	struct { u64 a, b; } desc = { s->arg[1], 0 };
 
 	switch (s->op) {
@@ -533,10 +547,7 @@ static void fuzz_vmx_l1_step(u32 cpu, const struct fuzz_step *s)
 		fuzz_vmx_note_current(cpu);
 		break;
 	case VMX_VMXE:
-		cr4 = get_cr4() & ~X86_CR4_VMXE;
-		if (s->arg[0])
-			cr4 |= X86_CR4_VMXE;
-		note(cpu, "vmxe", kvm_asm_safe("mov %%rax, %%cr4", "a"(cr4)));
+		fuzz_vmx_set_vmxe(cpu, s->arg[0]);
 		break;
 	case VMX_SET:
 		if (fuzz_vmx_can_touch(s->arg[0], s->arg[1]) && !fuzz_vmx_is_open(s->arg[0]))
