@@ -7,5 +7,5 @@
 # shellcheck source=tests/debug/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-debug_boots kcsan svm contexts-test fuzz stock-tests
+debug_boots kcsan svm contexts-test fuzz storms stock-tests
 echo "1..$count"

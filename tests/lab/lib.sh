@@ -41,3 +41,31 @@ boot()
 	fi
 	cat "$boots/$name.said" >&2
 }
+
+# run NAME OPTION... JOBDIR: boots and keeps how that went, for pass_on
+run()
+{
+	local name=$1 code=0
+	shift
+
+	boot "$name" --time-limit 900 "$@" >"$boots/$name.failed" || code=$?
+	echo $code >"$boots/$name.code"
+}
+
+# pass_on NAME: the TAP of that run, numbered anew, and last whether the boot as a
+# whole is sound
+pass_on()
+{
+	local name=$1 line
+
+	while read -r line; do
+		case $line in
+		ok\ *|not\ ok\ *)
+			count=$((count + 1))
+			sed -E "s/ [0-9]+ (- )?/ $count - ${name#*-}: /" <<<"$line" ;;
+		\#*)	echo "$line" ;;
+		esac
+	done <"$(results "$name")"
+	cat "$boots/$name.failed"
+	is "$(cat "$boots/$name.code")" 0 "${name#*-}: the boot went well"
+}

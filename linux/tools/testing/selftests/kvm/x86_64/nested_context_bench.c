@@ -102,23 +102,12 @@ static void svm_l2_main(void)
 		asm volatile("vmmcall");
 }
 
-/* An L2's pages: control block, MSR permission map, private page, tables. */
-#define SVM_PAGES_PER_L2	(1 + L2_MSRPM_PAGES + L2_PRIVATE_PAGES)
-
 static void svm_l2_init(unsigned int i)
 {
 	u64 gpa = L2_GPA + i * SVM_PAGES_PER_L2 * PAGE_SIZE;
-	struct l2_vcpu *l2 = &l2s[i];
+	u64 stack = gpa + (2 + L2_MSRPM_PAGES) * PAGE_SIZE;
 
-	l2->vmcb_gpa = gpa;
-	l2->vmcb = (void *)gpa;
-	l2->msrpm = (void *)(gpa + PAGE_SIZE);
-	l2->private = (void *)(gpa + (1 + L2_MSRPM_PAGES) * PAGE_SIZE);
-	l2->npt = l2->private + PAGE_SIZE;
-
-	memset(l2->msrpm, 0xff, L2_MSRPM_PAGES * PAGE_SIZE);
-	l2_init_vmcb(l2, svm_l2_main, (u64)l2->private + PAGE_SIZE - 8,
-		     true);
+	l2_make(&l2s[i], gpa, svm_l2_main, stack - 8);
 }
 
 static void svm_round_trip(unsigned int i)
@@ -135,9 +124,6 @@ static void svm_round_trip(unsigned int i)
 
 static struct vmx_l2 vmx_l2s[L2_MAX];
 
-#define VMX_FEATURES	(VMX_L2_EPT | VMX_L2_MSR_BITMAP | VMX_L2_TPR_SHADOW | \
-			 VMX_L2_APIC_ACCESS)
-
 static bool vmx_supported(void)
 {
 	return kvm_cpu_has(X86_FEATURE_VMX) && kvm_cpu_has_ept();
@@ -151,24 +137,11 @@ asm(".pushsection .text\n"
 	"jmp vmx_l2_main\n\t"
 	".popsection");
 
-/* An L2's pages: those of vmx_l2_init() in their order. */
-#define VMX_PAGES_PER_L2	(5 + VMX_L2_EPT_PAGES)
-
 static void vmx_l2_init(unsigned int i)
 {
 	u64 gpa = L2_GPA + i * VMX_PAGES_PER_L2 * PAGE_SIZE;
-	struct vmx_l2 *l2 = &vmx_l2s[i];
 
-	l2->vmcs = gpa;
-	l2->msr_bitmap = (void *)(gpa + PAGE_SIZE);
-	l2->vapic = l2->msr_bitmap + PAGE_SIZE;
-	l2->apic_access = l2->vapic + PAGE_SIZE;
-	l2->private = l2->apic_access + PAGE_SIZE;
-	l2->ept = l2->private + PAGE_SIZE;
-
-	memset(l2->msr_bitmap, 0xff, PAGE_SIZE);
-	vmx_l2_init_vmcs(l2, vmx_l2_main, (u64)l2->private + PAGE_SIZE - 8,
-			 VMX_FEATURES);
+	vmx_l2_make(&vmx_l2s[i], gpa, vmx_l2_main, gpa + 5 * PAGE_SIZE - 8);
 }
 
 static void vmx_load(unsigned int i)

@@ -213,4 +213,20 @@ static inline void l2_init_vmcb(struct l2_vcpu *l2, void *rip, u64 rsp,
 	}
 }
 
+/* An L2's pages in one piece: block, MSR permission map, private page, tables. */
+#define SVM_PAGES_PER_L2	(1 + L2_MSRPM_PAGES + L2_PRIVATE_PAGES)
+
+/* Makes an L2 with nested paging whose pages are at @gpa; every MSR exits. */
+static inline void l2_make(struct l2_vcpu *l2, u64 gpa, void *rip, u64 rsp)
+{
+	l2->vmcb_gpa = gpa;
+	l2->vmcb = (void *)gpa;
+	l2->msrpm = (void *)(gpa + PAGE_SIZE);
+	l2->private = (void *)(gpa + (1 + L2_MSRPM_PAGES) * PAGE_SIZE);
+	l2->npt = l2->private + PAGE_SIZE;
+
+	memset(l2->msrpm, 0xff, L2_MSRPM_PAGES * PAGE_SIZE);
+	l2_init_vmcb(l2, rip, rsp, true);
+}
+
 #endif /* SELFTEST_KVM_NESTED_CONTEXT_SVM_H */

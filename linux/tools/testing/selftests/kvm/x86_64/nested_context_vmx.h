@@ -203,4 +203,25 @@ static inline void vmx_l2_init_vmcs(struct vmx_l2 *l2, void *rip, u64 rsp,
 	GUEST_ASSERT(!vmwrite(SECONDARY_VM_EXEC_CONTROL, secondary));
 }
 
+/*
+ * An L2's pages in one piece: VMCS, MSR bitmap, virtual-APIC page, APIC-access
+ * page, private page, tables.
+ */
+#define VMX_PAGES_PER_L2	(5 + VMX_L2_EPT_PAGES)
+
+/* Makes an L2 whose pages are at @gpa, current; every MSR exits. */
+static inline void vmx_l2_make(struct vmx_l2 *l2, u64 gpa, void *rip, u64 rsp)
+{
+	l2->vmcs = gpa;
+	l2->msr_bitmap = (void *)(gpa + PAGE_SIZE);
+	l2->vapic = l2->msr_bitmap + PAGE_SIZE;
+	l2->apic_access = l2->vapic + PAGE_SIZE;
+	l2->private = l2->apic_access + PAGE_SIZE;
+	l2->ept = l2->private + PAGE_SIZE;
+
+	memset(l2->msr_bitmap, 0xff, PAGE_SIZE);
+	vmx_l2_init_vmcs(l2, rip, rsp, VMX_L2_EPT | VMX_L2_MSR_BITMAP |
+				       VMX_L2_TPR_SHADOW | VMX_L2_APIC_ACCESS);
+}
+
 #endif /* SELFTEST_KVM_NESTED_CONTEXT_VMX_H */
