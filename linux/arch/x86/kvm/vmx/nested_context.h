@@ -28,17 +28,17 @@ enum vmx_hw_page {
 
 /**
  * struct vmx_evmcs_header - what is looked at more than once of L1's eVMCS
- * @revision_id:		as in struct hv_enlightened_vmcs
+ * @hv_enlightenments_control:	as in struct hv_enlightened_vmcs
+ * @revision_id:		likewise
  * @hv_clean_fields:		likewise
- * @hv_enlightenments_control:	likewise
  *
  * L1 may change its own any time.
  */
 struct vmx_evmcs_header {
-	u32 revision_id;
-	u32 hv_clean_fields;
 	typeof_member(struct hv_enlightened_vmcs,
 		      hv_enlightenments_control) hv_enlightenments_control;
+	u32 revision_id;
+	u32 hv_clean_fields;
 };
 
 /**
