@@ -410,32 +410,6 @@ nested_context_miss(struct kvm_nested_context_table *table,
 	return ctx;
 }
 
-/*
- * The context for @gpa, found or made, in use by @vcpu; NULL if there is none to
- * be had.  @prev is where the vCPU comes from.
- */
-static __always_inline struct kvm_nested_context *
-nested_context_get(struct kvm_vcpu *vcpu, struct kvm_nested_context *prev,
-		   gpa_t gpa, enum kvm_nested_context_outcome *outcome)
-{
-	struct kvm_nested_context_table *table = nested_context_table(vcpu);
-	struct kvm_nested_context *ctx;
-
-	*outcome = KVM_NESTED_CONTEXT_PRIVATE;
-	if (!table)
-		return NULL;
-
-	ctx = nested_context_try_hit(table, vcpu, gpa);
-	if (ctx)
-		*outcome = KVM_NESTED_CONTEXT_HIT;
-	else
-		ctx = nested_context_miss(table, prev, vcpu, gpa, outcome);
-
-	if (*outcome == KVM_NESTED_CONTEXT_HIT && !READ_ONCE(ctx->used))
-		WRITE_ONCE(ctx->used, true);
-	return ctx;
-}
-
 static void nested_context_count(struct kvm_vcpu *vcpu,
 				 enum kvm_nested_context_outcome outcome)
 {
@@ -509,6 +483,7 @@ struct kvm_nested_context *kvm_nested_context_load(struct kvm_vcpu *vcpu,
 {
 	struct kvm_vcpu_nested *nested = &vcpu->arch.nested;
 	enum kvm_nested_context_outcome outcome;
+	struct kvm_nested_context_table *table;
 	struct kvm_nested_context *ctx, *prev;
 
 	lockdep_assert_preemption_enabled();
@@ -519,11 +494,29 @@ struct kvm_nested_context *kvm_nested_context_load(struct kvm_vcpu *vcpu,
 
 	nested_context_move_on(vcpu);
 
-	ctx = nested_context_get(vcpu, prev, gpa, &outcome);
+	table = nested_context_table(vcpu);
+	if (table) {
+		outcome = KVM_NESTED_CONTEXT_HIT;
+		ctx = nested_context_try_hit(table, vcpu, gpa);
+		if (!ctx)
+			ctx = nested_context_miss(table, prev, vcpu, gpa,
+						  &outcome);
+	} else {
+		outcome = KVM_NESTED_CONTEXT_PRIVATE;
+		ctx = NULL;
+	}
+
 	if (!ctx) {
 		ctx = &nested->fallback;
+		if (nested_context_is_mine(ctx, vcpu)) {
+			/* See kvm_nested_context_retry(). */
+			nested->last = ctx;
+			return ctx;
+		}
 		ctx->gpa = gpa;
 		atomic_long_set(&ctx->owner, nested_context_in_use_by(vcpu));
+	} else if (outcome == KVM_NESTED_CONTEXT_HIT && !READ_ONCE(ctx->used)) {
+		WRITE_ONCE(ctx->used, true);
 	}
 
 	nested->last = ctx;
@@ -550,21 +543,20 @@ struct kvm_nested_context *kvm_nested_context_retry(struct kvm_vcpu *vcpu,
 						    gpa_t gpa)
 {
 	struct kvm_vcpu_nested *nested = &vcpu->arch.nested;
-	enum kvm_nested_context_outcome outcome;
-	struct kvm_nested_context *ctx;
+	struct kvm_nested_context *private = &nested->fallback, *ctx;
 
 	/* While it is the last one, it is in use. */
-	if (nested->last != &nested->fallback || nested->fallback.gpa != gpa)
+	if (nested->last != private || private->gpa != gpa)
 		return kvm_nested_context_load(vcpu, gpa);
 
-	ctx = nested_context_get(vcpu, NULL, gpa, &outcome);
-	if (!ctx)
-		return &nested->fallback;
-
-	nested_context_park(&nested->fallback, vcpu);
-	nested->last = ctx;
-	nested_context_count(vcpu, outcome);
-	trace_kvm_nested_context_load(vcpu->vcpu_id, gpa, outcome);
+	/*
+	 * In use without being the last one it is neither re-entered nor counted
+	 * again, but there still if nothing else is.
+	 */
+	nested->last = NULL;
+	ctx = kvm_nested_context_load(vcpu, gpa);
+	if (ctx != private)
+		atomic_long_set(&private->owner, 0);
 	return ctx;
 }
 EXPORT_SYMBOL_GPL(kvm_nested_context_retry);
