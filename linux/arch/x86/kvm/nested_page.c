@@ -167,6 +167,24 @@ int kvm_nested_pages_refresh(struct kvm_vcpu *vcpu)
 }
 
 /**
+ * kvm_nested_pages_refresh_wanted - look up what kvm_nested_pages_want() is about
+ * @vcpu: the vCPU, unblocked but not runnable
+ *
+ * Without that the pages can wait until the vCPU runs: L2 sleeps on if L1 has no
+ * memory for them now.
+ *
+ * Context: as kvm_nested_pages_refresh().
+ * Return: 1 if there is nothing to look up, else as kvm_nested_pages_refresh().
+ */
+int kvm_nested_pages_refresh_wanted(struct kvm_vcpu *vcpu)
+{
+	if (!kvm_test_request(KVM_REQ_UNBLOCK, vcpu) ||
+	    !kvm_check_request(KVM_REQ_REFRESH_GPC, vcpu))
+		return 1;
+	return kvm_nested_pages_refresh(vcpu);
+}
+
+/**
  * kvm_nested_pages_memslots_updated - no vCPU shall use a page by old memslots
  * @kvm: the VM, its memslots just replaced
  *

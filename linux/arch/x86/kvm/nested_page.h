@@ -61,6 +61,7 @@ bool kvm_nested_page_peek(struct gfn_to_pfn_cache *gpc, gpa_t gpa, void *to,
 			  unsigned int len);
 
 int kvm_nested_pages_refresh(struct kvm_vcpu *vcpu);
+int kvm_nested_pages_refresh_wanted(struct kvm_vcpu *vcpu);
 
 /**
  * kvm_nested_pages_want - a page has to be looked up before the vCPU may sleep
@@ -68,7 +69,7 @@ int kvm_nested_pages_refresh(struct kvm_vcpu *vcpu);
  *
  * Whether L2 has an interrupt may be in a page that the host has taken back.  The
  * vCPU must neither sleep then, nor take that for an event and end L2's HLT: it
- * leaves the sleep as it is, see kvm_nested_pages_wanted(), and looks again.
+ * is unblocked, calls kvm_nested_pages_refresh_wanted(), and looks again.
  *
  * Context: the vCPU's task.  Does not sleep.
  */
@@ -76,22 +77,6 @@ static inline void kvm_nested_pages_want(struct kvm_vcpu *vcpu)
 {
 	kvm_make_request(KVM_REQ_REFRESH_GPC, vcpu);
 	kvm_make_request(KVM_REQ_UNBLOCK, vcpu);
-}
-
-/**
- * kvm_nested_pages_wanted - did kvm_arch_vcpu_runnable() miss a page?
- * @vcpu: the vCPU, not runnable
- *
- * Without the other request the pages can wait until the vCPU runs: L2 sleeps on
- * if L1 has no memory for them now.
- *
- * Context: the vCPU's task.  Does not sleep.
- * Return: whether kvm_nested_pages_refresh() is to be called instead of sleeping.
- */
-static inline bool kvm_nested_pages_wanted(struct kvm_vcpu *vcpu)
-{
-	return kvm_test_request(KVM_REQ_UNBLOCK, vcpu) &&
-	       kvm_check_request(KVM_REQ_REFRESH_GPC, vcpu);
 }
 
 void kvm_nested_pages_memslots_updated(struct kvm *kvm);
