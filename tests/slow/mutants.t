@@ -62,11 +62,11 @@ boot_run()
 	shift 5
 
 	local cases=$*
+	rm -f "$(results "$name")"
 	TREE_DIR=$tree boot "$name" --arch "$arch" --kvm mutant --cpus "$cpus" \
 		--append "job.cases=${cases// /,} job.program=$program" --time-limit 900 \
-		--title "mutant ${log##*/}" "$("$lab/job" "$job")" >"$log.said" || rc=$?
-	tr -d '\r' <"$(results "$name")" >"$log"
-	cat "$log.said" >>"$log"
+		--title "${log##*/}" "$("$lab/job" "$job")" >"$log.said" || rc=$?
+	{ tr -d '\r' <"$(results "$name")"; cat "$log.said"; } >"$log"
 	return $rc
 }
 
@@ -118,8 +118,8 @@ try()
 		fi
 		is "$(verdict "$log" "$case")" "$want" "$name: $kind $arg: $case is \"$want\""
 	done
-	table+=("$(printf '%-22s %-18s %-44s %4d' "$name" "$kind $arg" \
-		"${caught[*]:-SURVIVED}" $((SECONDS - start)))")
+	table+=("$(printf '%-22s %4d  %-16s %s' "$name" $((SECONDS - start)) \
+		"$kind $arg" "${caught[*]:-SURVIVED}")")
 }
 
 for patch in "$top"/tests/mutants/*.patch; do
@@ -128,6 +128,7 @@ for patch in "$top"/tests/mutants/*.patch; do
 	fi
 done
 rm -rf "$tree" "$unit"
-printf '# %-22s %-18s %-44s %4s\n' mutant test "caught by" s
+[ ${#table[@]} -gt 0 ] || { echo "Bail out! there is no such mutant: $*"; exit 1; }
+printf '# %-22s %4s  %-16s %s\n' mutant s test "caught by"
 printf '# %s\n' "${table[@]}"
 echo "1..$count"

@@ -60,18 +60,19 @@ static inline unsigned int nested_context_get_ratio(void)
 }
 
 /*
- * Reads one statistic of a VM or a vCPU by name, and closes @fd.  The library's
- * __vm_get_stat() is not used: it leaves its result alone when the name is
- * unknown, and the file it keeps open would keep a VM alive that a test wants to
- * see destroyed.
+ * Reads one statistic by name.  The library's __vm_get_stat() is not used: it
+ * leaves its result alone when the name is unknown, and the file it keeps open
+ * would keep a VM alive that a test wants to see destroyed.
  */
-static inline bool nested_context_read_stat(int fd, const char *name, u64 *value)
+static inline bool nested_context_read_stat(struct kvm_vm *vm, const char *name,
+					    u64 *value)
 {
 	struct kvm_stats_header header;
 	struct kvm_stats_desc *descs, *desc;
 	bool found = false;
-	int i;
+	int fd, i;
 
+	fd = vm_get_stats_fd(vm);
 	read_stats_header(fd, &header);
 	descs = read_stats_descriptors(fd, &header);
 
@@ -92,7 +93,7 @@ static inline u64 nested_context_stat(struct kvm_vm *vm, const char *name)
 {
 	u64 value = 0;
 
-	TEST_ASSERT(nested_context_read_stat(vm_get_stats_fd(vm), name, &value),
+	TEST_ASSERT(nested_context_read_stat(vm, name, &value),
 		    "No statistic %s, though the module has %s",
 		    name, NESTED_CONTEXT_PARAM);
 	return value;

@@ -17,8 +17,8 @@
  * With one CPU, host and L2 take turns, and the case is that KVM looks a page up
  * again before it enters L2.  With two they run at once, and KVM has to stop L2
  * first.  The host interrupts all the CPUs of a process when it takes a page
- * from it, so whether KVM did is seen only where no page leaves the host's page
- * tables; see offered and slot_slides_no_flush.
+ * from it, so whether KVM did is seen only where the memslots change; see
+ * slot_slides_no_flush.
  */
 #include "kselftest_harness.h"
 #include "vmx_page_invalidation_ways.h"
@@ -138,44 +138,6 @@ TEST_F_TIMEOUT(page, unmapped, CASE_TIMEOUT)
 		verify_kept(0);
 		verify_all(i);
 	}
-}
-
-static u64 vcpu_exits(void)
-{
-	u64 exits;
-
-	TEST_ASSERT(nested_context_read_stat(vcpu_get_stats_fd(t.vcpu), "exits", &exits),
-		    "No statistic of exits");
-	return exits;
-}
-
-#define OFFERS	300
-
-/*
- * The host is told that it may have the page back if it is short of memory, and
- * told so again.  The second time there is nothing left to change in its page
- * tables, and no CPU is interrupted for these.  But KVM is told that the page may
- * go, and has to stop L2, each time; as all stay what they were, that is seen by
- * the number of exits.  There are few others: L2 makes none.
- */
-TEST_F_TIMEOUT(page, offered, CASE_TIMEOUT)
-{
-	u64 exits;
-	u32 i;
-
-	start(variant->features, PRIVATE_MEMORY, false);
-	l2s_keep_writing();
-	take(0, variant->pages, way_free);
-	exits = vcpu_exits();
-	for (i = 0; i < OFFERS; i++) {
-		l2_wait_for_turn(0);
-		take(0, variant->pages, way_free);
-	}
-	l2_wait_for_turn(0);
-	exits = vcpu_exits() - exits;
-	TEST_ASSERT(exits >= OFFERS / 2, "%lu exits in %u rounds", exits, OFFERS);
-	verify_kept(0);
-	verify_all(0);
 }
 
 /* ---- Memslots ---- */

@@ -350,17 +350,6 @@ static void l2_turns_per_visit(u32 l2, u64 turns)
 	WRITE_ONCE(mail(l2)->turns_per_visit, turns);
 }
 
-static void l2_wait_for_turn(u32 l2)
-{
-	u64 turns = READ_ONCE(mail(l2)->turns), start = now_ms();
-
-	while (READ_ONCE(mail(l2)->turns) == turns) {
-		check_running();
-		TEST_ASSERT(now_ms() - start < WAIT_SECONDS * 1000, "L2 stands still");
-		sched_yield();
-	}
-}
-
 /* ---- Checks ---- */
 
 /* Byte for byte what it is full of, but for the task priority if it has one. */

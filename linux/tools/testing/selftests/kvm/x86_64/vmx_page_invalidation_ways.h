@@ -25,12 +25,6 @@ static void way_dontneed(struct region *r)
 		*fill_now(r) = 0;
 }
 
-/* The host may have it back if it needs memory, which in these tests it does not. */
-static void way_free(struct region *r)
-{
-	TEST_ASSERT(!madvise(page_now(r), PAGE_SIZE, MADV_FREE), "madvise");
-}
-
 /* A page that is in no place of the slot, full of what it should be. */
 static u32 region_fresh_page(struct region *r)
 {
