@@ -83,7 +83,10 @@ static u64 l1_make(u64 i, u64 unused)
 	return 0;
 }
 
-/* One round of L2 @i, with a new marker if @change. */
+/*
+ * One round of L2 @i, with a new marker if @change.  Of the eVMCS, L1 writes what
+ * it has to before L2 is entered, and only reads it after.
+ */
 static u64 l1_step(u64 i, u64 change)
 {
 	struct evmcs_l2 *l2 = &l2s[i];
@@ -91,6 +94,8 @@ static u64 l1_step(u64 i, u64 change)
 	evmcs_vmptrld(l2->gpa, l2->evmcs);
 	if (change)
 		vmwrite(GUEST_SYSENTER_ESP, ++l2->marker);
+	if (l2->v.launched)
+		vmwrite(GUEST_RIP, (u64)l2_vmcall + VMX_L2_VMCALL_LEN);
 	l2->v.gpr[VMX_L2_RBX] = l2->count++;
 	l2->evmcs->vm_exit_reason = ~0;
 
@@ -104,7 +109,6 @@ static u64 l1_step(u64 i, u64 change)
 	GUEST_ASSERT_EQ((u32)l2->v.gpr[VMX_L2_RAX] | l2->v.gpr[VMX_L2_RDX] << 32,
 			l2->marker);
 	GUEST_ASSERT_EQ(l2->evmcs->guest_sysenter_esp, l2->marker);
-	vmwrite(GUEST_RIP, (u64)l2_vmcall + VMX_L2_VMCALL_LEN);
 	return 0;
 }
 

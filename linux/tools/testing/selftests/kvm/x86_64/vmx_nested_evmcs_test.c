@@ -259,12 +259,17 @@ TEST_F_TIMEOUT(evmcs, current_pages_replaced, CASE_TIMEOUT)
 	loop(2);
 }
 
-/* Each exit is a write to the eVMCS's page that the dirty log tells of. */
+/*
+ * Each exit is a write to the eVMCS's page that the dirty log tells of.  Without
+ * contexts KVM logs it when L1 uses another eVMCS next.
+ */
 TEST_F_TIMEOUT(evmcs, dirty_log, CASE_TIMEOUT)
 {
 	u64 bitmap[L2_MAX * PAGES_PER_L2 / 64 + 1];
 	u32 i, bit;
 
+	if (!nested_context_present())
+		SKIP(return, "logged late");
 	make(3);
 	loop(1);
 	t.flags = KVM_MEM_LOG_DIRTY_PAGES;
