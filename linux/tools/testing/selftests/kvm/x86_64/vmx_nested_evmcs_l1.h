@@ -134,6 +134,8 @@ static u64 l1_run_flipped(u64 i, u64 times)
 
 	while (times--) {
 		evmcs_vmptrld(l2->gpa, l2->evmcs);
+		if (l2->v.launched)
+			vmwrite(GUEST_RIP, (u64)l2_vmcall + VMX_L2_VMCALL_LEN);
 		l2->v.gpr[VMX_L2_RBX] = l2->count++;
 		GUEST_ASSERT(!vmx_l2_enter(&l2->v, l2->v.launched));
 		l2->v.launched = true;
@@ -141,7 +143,6 @@ static u64 l1_run_flipped(u64 i, u64 times)
 		GUEST_ASSERT_EQ(l2->v.gpr[VMX_L2_RBX], l2->count);
 		seen = (u32)l2->v.gpr[VMX_L2_RAX] | l2->v.gpr[VMX_L2_RDX] << 32;
 		GUEST_ASSERT_EQ(seen | 1, l2->marker | 1);
-		vmwrite(GUEST_RIP, (u64)l2_vmcall + VMX_L2_VMCALL_LEN);
 	}
 	return 0;
 }
