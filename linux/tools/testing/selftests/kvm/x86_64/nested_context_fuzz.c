@@ -283,7 +283,6 @@ static void *parallel_vcpu(void *arg)
 	struct kvm_vcpu *vcpu = fuzz.vcpu[t->cpu];
 	struct kvm_x86_state *state;
 	unsigned int resets = 0, calls = 0, runs;
-	struct ucall uc;
 
 	for (runs = 0; runs < MAX_RUNS && resets <= MAX_RESETS; runs++) {
 		if (__vcpu_run(vcpu) ||
@@ -294,8 +293,11 @@ static void *parallel_vcpu(void *arg)
 		} else if (vcpu->run->exit_reason == KVM_EXIT_MMIO) {
 			memset(vcpu->run->mmio.data, 0, sizeof(vcpu->run->mmio.data));
 		} else if (vcpu->run->io.port != FUZZ_PORT) {
-			/* L1 is done, or lost to what another vCPU's L2 wrote. */
-			if (get_ucall(vcpu, &uc) == UCALL_SYNC)
+			/*
+			 * L1 is done, or lost to what another vCPU's L2 wrote:
+			 * then its call has no address to look at.
+			 */
+			if (READ_ONCE(fuzz.shared->next[t->cpu]) >= fuzz.shared->nr)
 				break;
 			vcpu_reset(t->cpu);
 			resets++;
