@@ -281,7 +281,6 @@ static void *parallel_vcpu(void *arg)
 {
 	struct parallel *t = arg;
 	struct kvm_vcpu *vcpu = fuzz.vcpu[t->cpu];
-	struct kvm_x86_state *state;
 	unsigned int resets = 0, calls = 0, runs;
 
 	for (runs = 0; runs < MAX_RUNS && resets <= MAX_RESETS; runs++) {
@@ -304,10 +303,7 @@ static void *parallel_vcpu(void *arg)
 		} else if (++calls % 8 == 0) {
 			vcpu_reset(t->cpu);
 		} else if (calls % 2 == 0) {
-			state = vcpu_save(t->cpu);
-			vcpu_leave_nested(t->cpu);
-			vcpu_restore(t->cpu, state);
-			kvm_x86_state_cleanup(state);
+			vcpu_restore_in_place(t->cpu);
 		}
 	}
 	WRITE_ONCE(t->done, true);
@@ -320,7 +316,6 @@ static void run_parallel(void)
 	bool done = false;
 	unsigned int i, j;
 
-	/* The first makes the control blocks that all others work with. */
 	for (i = 0; i < p->nr_vcpus; i++) {
 		parallel[i].cpu = i;
 		pthread_create(&parallel[i].thread, NULL, parallel_vcpu, &parallel[i]);

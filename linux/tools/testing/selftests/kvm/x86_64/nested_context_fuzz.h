@@ -168,7 +168,6 @@ enum fuzz_sync {
 
 static struct {
 	unsigned int arch;
-	unsigned int nr_vcpus;
 	bool parallel;		/* each vCPU has its own place in the program */
 	bool present[NR_SLOTS];
 	u32 next[MAX_L1_VCPUS];

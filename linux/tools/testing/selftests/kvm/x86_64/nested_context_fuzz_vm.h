@@ -78,25 +78,26 @@ static void slot_snapshot(enum fuzz_slot i)
 		memcpy(fuzz.slot[i].last, slot_hva(i), slot_size(i));
 }
 
+static void slot_set_logged(enum fuzz_slot i, bool on)
+{
+	fuzz.slot[i].logged = on;
+	if (fuzz.slot[i].present)
+		slot_tell(i, slot_size(i));
+}
+
 /* Both slots of the control blocks are logged or none is. */
 static void slot_log(enum fuzz_slot i, bool on)
 {
-	enum fuzz_slot other = i == SLOT_BLOCK ? SLOT_ALIAS : i;
-
 	if (i == SLOT_ALIAS)
 		return;
-	for (; ; i = other) {
-		fuzz.slot[i].logged = on;
-		if (fuzz.slot[i].present)
-			slot_tell(i, slot_size(i));
-		slot_snapshot(i);
-		if (i == other)
-			break;
-	}
+	slot_set_logged(i, on);
+	if (i == SLOT_BLOCK)
+		slot_set_logged(SLOT_ALIAS, on);
+	slot_snapshot(i);
 }
 
 /* Counts the pages that changed since the last time though the log has not one. */
-static void slot_read_log(u32 cpu, enum fuzz_slot i)
+static void slot_read_log(enum fuzz_slot i)
 {
 	unsigned long dirty[2] = {}, alias[2] = {};
 	unsigned int page;
@@ -235,6 +236,15 @@ static struct kvm_x86_state *vcpu_save(u32 cpu)
 	return state;
 }
 
+static void vcpu_restore_in_place(u32 cpu)
+{
+	struct kvm_x86_state *state = vcpu_save(cpu);
+
+	vcpu_leave_nested(cpu);
+	vcpu_restore(cpu, state);
+	kvm_x86_state_cleanup(state);
+}
+
 static void vcpu_reset(u32 cpu)
 {
 	fuzz.in_l2 = false;
@@ -307,7 +317,6 @@ static void vm_next_program(void)
 
 static void host_step(const struct fuzz_step *s)
 {
-	struct kvm_x86_state *state;
 	enum fuzz_slot slot = s->arg[0];
 	void *page;
 
@@ -321,10 +330,7 @@ static void host_step(const struct fuzz_step *s)
 
 	switch (s->op) {
 	case HOST_RESTORE:
-		state = vcpu_save(s->vcpu);
-		vcpu_leave_nested(s->vcpu);
-		vcpu_restore(s->vcpu, state);
-		kvm_x86_state_cleanup(state);
+		vcpu_restore_in_place(s->vcpu);
 		break;
 	case HOST_MIGRATE:
 		vm_migrate();
@@ -350,7 +356,7 @@ static void host_step(const struct fuzz_step *s)
 	case HOST_GET_LOG:
 		/* What VMX' processor wrote for L2 is logged when L2 exits. */
 		if (!fuzz.in_l2 || !fuzz.arch->pins_in_l2)
-			slot_read_log(s->vcpu, slot);
+			slot_read_log(slot);
 		break;
 	case HOST_DROP:
 		host_drop(s->arg[0], s->arg[1]);
@@ -412,7 +418,6 @@ static void fuzz_vm_init(const struct fuzz_arch *arch, unsigned int nr,
 					 l1_main, fuzz.vcpu);
 	fuzz.shared = addr_gva2hva(fuzz.vm, (vm_vaddr_t)&shared);
 	fuzz.shared->arch = nr;
-	fuzz.shared->nr_vcpus = p->nr_vcpus;
 	fuzz.shared->parallel = parallel;
 	fuzz.shared->nr = p->nr;
 	memcpy(fuzz.shared->step, p->step, p->nr * sizeof(p->step[0]));
