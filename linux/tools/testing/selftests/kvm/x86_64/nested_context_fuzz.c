@@ -322,7 +322,8 @@ static void run_parallel(void)
 	}
 	while (!done) {
 		for (i = 0; i < p->nr; i++) {
-			if (p->step[i].op > HOST_RESET)
+			/* What is about vCPUs is for their own threads. */
+			if (p->step[i].op > HOST_RESET && p->step[i].op < HOST_NEXT)
 				host_step(&p->step[i]);
 		}
 		for (i = 0; i < NR_SLOTS; i++) {
