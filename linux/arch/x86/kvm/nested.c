@@ -414,10 +414,14 @@ static void nested_context_count(struct kvm_vcpu *vcpu,
 				 enum kvm_nested_context_outcome outcome)
 {
 	struct kvm_vm_stat *stat = &vcpu->kvm->stat;
+	unsigned long reuse;
 
 	switch (outcome) {
 	case KVM_NESTED_CONTEXT_HIT:
-		if (++vcpu->arch.nested.reuse - vcpu->arch.nested.reuse_seen >=
+		/* Preemption may put the vCPU anywhere here, see there. */
+		reuse = vcpu->arch.nested.reuse + 1;
+		WRITE_ONCE(vcpu->arch.nested.reuse, reuse);
+		if (reuse - READ_ONCE(vcpu->arch.nested.reuse_seen) >=
 		    NESTED_REUSE_BATCH) {
 			preempt_disable();
 			kvm_nested_context_vcpu_put(vcpu);
@@ -455,7 +459,7 @@ void __kvm_nested_context_vcpu_put(struct kvm_vcpu *vcpu)
 
 	atomic64_add(reuse - nested->reuse_seen,
 		     &vcpu->kvm->stat.nested_context_reuse);
-	nested->reuse_seen = reuse;
+	WRITE_ONCE(nested->reuse_seen, reuse);
 }
 
 /**

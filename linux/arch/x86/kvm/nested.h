@@ -54,7 +54,7 @@ void __kvm_nested_context_vcpu_put(struct kvm_vcpu *vcpu);
  */
 static inline void kvm_nested_context_vcpu_put(struct kvm_vcpu *vcpu)
 {
-	if (vcpu->arch.nested.reuse != vcpu->arch.nested.reuse_seen)
+	if (READ_ONCE(vcpu->arch.nested.reuse) != vcpu->arch.nested.reuse_seen)
 		__kvm_nested_context_vcpu_put(vcpu);
 }
 
