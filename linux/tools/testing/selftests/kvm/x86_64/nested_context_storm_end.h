@@ -87,7 +87,7 @@ struct beginning {
 
 static void end_prepare(struct beginning *b)
 {
-	storm_create(&b->s, END_VCPUS, END_L2S, NESTED_CONTEXT_RATIO, true);
+	storm_create(&b->s, END_VCPUS, END_L2S, NESTED_CONTEXT_RATIO);
 	storm_save(&b->s, b->state);
 	b->mem = malloc(b->s.size);
 	memcpy(b->mem, b->s.mem, b->s.size);

@@ -92,7 +92,7 @@ TEST_F_TIMEOUT(many, switching, CASE_TIMEOUT)
 	struct storm_vm s;
 	double begin;
 
-	storm_create(&s, opt(OPT_VCPUS), nr_l2, variant->ratio, true);
+	storm_create(&s, opt(OPT_VCPUS), nr_l2, variant->ratio);
 	begin = storm_now();
 	storm_go(&s);
 	storm_wait(&s, opt(OPT_STEPS));

@@ -146,12 +146,8 @@ static void storm_set_slot(struct storm_vm *s, u32 flags)
 	vm_set_user_memory_region(s->vm, STORM_SLOT, flags, STORM_GPA, s->size, s->mem);
 }
 
-/*
- * A VM that has not run yet.  Two that are made alike have the same layout.
- * @shared: there is an L2 that all vCPUs run at once
- */
-static void storm_make_vm(struct storm_vm *s, u32 nr_vcpus, u32 nr_l2, u32 ratio,
-			  bool shared)
+/* A VM that has not run yet.  Two that are made alike have the same layout. */
+static void storm_make_vm(struct storm_vm *s, u32 nr_vcpus, u32 nr_l2, u32 ratio)
 {
 	struct sigaction kick = { .sa_handler = storm_kicked };
 	struct kvm_vcpu *vcpus[STORM_MAX_VCPUS];
@@ -179,7 +175,6 @@ static void storm_make_vm(struct storm_vm *s, u32 nr_vcpus, u32 nr_l2, u32 ratio
 	storm.arch = s->arch - storm_archs;
 	storm.nr_l2 = nr_l2;
 	storm.stop = false;
-	storm.shared = shared;
 	sync_global_to_guest(s->vm, storm);
 
 	for (i = 0; i < nr_vcpus; i++) {
@@ -191,12 +186,11 @@ static void storm_make_vm(struct storm_vm *s, u32 nr_vcpus, u32 nr_l2, u32 ratio
 }
 
 /* A VM whose L2s are made, and that waits to begin. */
-static void storm_create(struct storm_vm *s, u32 nr_vcpus, u32 nr_l2, u32 ratio,
-			 bool shared)
+static void storm_create(struct storm_vm *s, u32 nr_vcpus, u32 nr_l2, u32 ratio)
 {
 	u32 i;
 
-	storm_make_vm(s, nr_vcpus, nr_l2, ratio, shared);
+	storm_make_vm(s, nr_vcpus, nr_l2, ratio);
 	for (i = 0; i < nr_vcpus; i++)
 		vcpu_go(&s->vcpu[i]);
 }
