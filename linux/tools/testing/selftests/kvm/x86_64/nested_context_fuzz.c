@@ -13,6 +13,9 @@
  * With --parallel all L1 vCPUs do all of L1's steps at once, while the host does
  * its own over and over.  There is no one outcome then; the kernel must live.
  *
+ * With --fail-nth one allocation fails in each VM, where fault injection is set up
+ * for that (Documentation/fault-injection).
+ *
  * --print writes a program as text, which can be shortened and given back as a
  * file; --dump tells all notes of a transcript.  The last line tells how far the
  * TSC went, which is instructions where the emulator counts them as time.
@@ -347,6 +350,7 @@ struct options {
 	unsigned int count;
 	unsigned int seconds;	/* for one program */
 	u64 phys;
+	const char *fail_nth;
 	bool parallel;
 	bool print;
 	bool dump;
@@ -369,6 +373,16 @@ static void dump_notes(void)
 	}
 }
 
+/* Counts from here on, in this thread. */
+static void fail_nth(const char *nth)
+{
+	int fd = open("/proc/thread-self/fail-nth", O_WRONLY);
+
+	TEST_ASSERT(fd >= 0 && write(fd, nth, strlen(nth)) == strlen(nth),
+		    "No fault injection: %s", nth);
+	close(fd);
+}
+
 /* The child's part: one VM, and what it did in one line. */
 static void run_program(const struct options *opt, const char *name,
 			const struct fuzz_program *p)
@@ -378,6 +392,8 @@ static void run_program(const struct options *opt, const char *name,
 	typeof(shared) *sh;
 	u32 i;
 
+	if (opt->fail_nth)
+		fail_nth(opt->fail_nth);
 	fuzz_vm_init(opt->arch, opt->arch - fuzz_archs, p, l1_main,
 		     unmanaged ? opt->phys : 0, opt->parallel);
 	sh = fuzz.shared;
@@ -442,17 +458,18 @@ static bool run_apart(const struct options *opt, const char *name,
 static void help(const char *name)
 {
 	printf("usage: %s [--seed N] [--count N] [--seconds N] [--phys ADDRESS]\n"
-	       "\t[--parallel] [--print] [--dump] [FILE...]\n", name);
+	       "\t[--fail-nth N] [--parallel] [--print] [--dump] [FILE...]\n", name);
 }
 
 int main(int argc, char *argv[])
 {
-	enum { SEED, COUNT, SECONDS, PHYS, PARALLEL, PRINT, DUMP, HELP };
+	enum { SEED, COUNT, SECONDS, PHYS, FAIL_NTH, PARALLEL, PRINT, DUMP, HELP };
 	static const struct option longs[] = {
 		{ "seed",	required_argument, NULL, SEED },
 		{ "count",	required_argument, NULL, COUNT },
 		{ "seconds",	required_argument, NULL, SECONDS },
 		{ "phys",	required_argument, NULL, PHYS },
+		{ "fail-nth",	required_argument, NULL, FAIL_NTH },
 		{ "parallel",	no_argument, NULL, PARALLEL },
 		{ "print",	no_argument, NULL, PRINT },
 		{ "dump",	no_argument, NULL, DUMP },
@@ -481,6 +498,9 @@ int main(int argc, char *argv[])
 			break;
 		case PHYS:
 			opt.phys = strtoull(optarg, NULL, 0);
+			break;
+		case FAIL_NTH:
+			opt.fail_nth = optarg;
 			break;
 		case PARALLEL:
 			opt.parallel = true;
