@@ -213,6 +213,15 @@ static void stuck(u32 cpu, const char *why, u64 value)
 		fuzz.end = why;
 }
 
+/*
+ * Was it not a check of L1's own that failed, but an exception that it has no use
+ * for?  An L2's exit may load any host state that a program has written.
+ */
+static bool l1_is_lost(const struct ucall *uc)
+{
+	return strstr((const char *)uc->args[GUEST_FILE], "lib/");
+}
+
 /* One run of a vCPU.  Returns whether it has something else for the host to do. */
 static bool vcpu_go(u32 cpu)
 {
@@ -236,6 +245,11 @@ static bool vcpu_go(u32 cpu)
 			if (uc.args[1] == SYNC_END)
 				fuzz.end = "end";
 			return true;
+		}
+		if (uc.cmd == UCALL_ABORT && l1_is_lost(&uc)) {
+			printf("# lost: %s\n", uc.buffer);
+			stuck(cpu, "lost", 0);
+			return false;
 		}
 		if (uc.cmd == UCALL_ABORT)
 			REPORT_GUEST_ASSERT(uc);
