@@ -32,7 +32,7 @@ debug_boots()
 		name=$flavour-$job-$arch
 		options=(--arch "$arch" --kernel "$kernel" --mem 2048 --time-limit 3000)
 		[ "$arch" = vmx ] || [ "$job" = faults ] || options+=(--cpus 2)
-		[ "$job$arch" != faultssvm ] || options+=(--unmanaged)
+		[ "$job" != faults ] || options+=(--unmanaged)
 		[ "$job$arch" != faultsvmx ] || options+=(--append job.turns=4)
 		[ "$job" != stock-tests ] || options+=(--append "job.group=$arch job.limit=900")
 		# What such a kernel keeps of freed memory grows; kmemleak tells leaks.
