@@ -6,8 +6,8 @@ usage: lab/kcsan.py CONSOLE
 
 The stock kernel has races of its own. What matters here are those in which a
 function of linux/ has a part, in the first three frames of a stack, and those of
-functions that patches/ changes. Such a race fails, unless lab/debug/kcsan.known says why it
-is none. Prints a line for each kind of race; exits with 1 if one fails.
+functions that patches/ changes. Such a race fails, unless lab/kcsan.known says why
+it is none. Prints a line for each kind of race; exits with 1 if one fails.
 """
 import collections
 import os
@@ -47,7 +47,7 @@ def changed_functions():
 
 def known():
     """Patterns of heads, with the reason in the comment above each group."""
-    with open(os.path.join(LAB, "debug", "kcsan.known"), encoding="utf-8") as file:
+    with open(os.path.join(LAB, "kcsan.known"), encoding="utf-8") as file:
         lines = [line.strip() for line in file]
     return [re.compile(line) for line in lines if line and line[0] != "#"]
 

@@ -33,11 +33,11 @@ debug_boots()
 		options=(--arch "$arch" --kernel "$kernel" --mem 2048 --time-limit 3000)
 		[ "$arch" = vmx ] || [ "$job" = faults ] || options+=(--cpus 2)
 		[ "$job" != faults ] || options+=(--unmanaged)
-		[ "$job$arch" != faultsvmx ] || options+=(--append job.turns=4)
+		[ "$job$arch" != faultsvmx ] || options+=(--mem 1024 --append job.turns=4)
 		[ "$job" != stock-tests ] || options+=(--append "job.group=$arch job.limit=900")
 		# What such a kernel keeps of freed memory grows; kmemleak tells leaks.
 		[ "$job" != storms ] ||
-			options+=(--append "job.scale=vcpus=8,l2s=4,steps=2000,vms=40,moves=2,slack=65536")
+			options+=(--append "job.scale=vcpus=8,l2s=4,steps=4000,vms=40,moves=2,slack=65536")
 		if boot "$name" "${options[@]}" "$("$lab/job" "$job")"; then
 			is 0 0 "$name: the kernel has nothing to report"
 		else

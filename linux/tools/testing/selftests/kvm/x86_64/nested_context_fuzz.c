@@ -215,11 +215,12 @@ static void stuck(u32 cpu, const char *why, u64 value)
 
 /*
  * Was it not a check of L1's own that failed, but an exception that it has no use
- * for?  An L2's exit may load any host state that a program has written.
+ * for?  Then the library's handler says so.
  */
 static bool l1_is_lost(const struct ucall *uc)
 {
-	return strstr((const char *)uc->args[GUEST_FILE], "lib/");
+	return strstr((const char *)uc->args[GUEST_FILE],
+		      "lib/x86_64/processor.c");
 }
 
 /* One run of a vCPU.  Returns whether it has something else for the host to do. */
