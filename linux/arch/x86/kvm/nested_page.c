@@ -221,6 +221,15 @@ bool kvm_nested_page_slot_moves(struct kvm_vcpu *vcpu, gpa_t gpa)
 }
 EXPORT_SYMBOL_GPL(kvm_nested_page_slot_moves);
 
+/* Returns false if the task is killed instead. */
+static bool kvm_nested_pages_wait_for_update(struct kvm *kvm)
+{
+	if (mutex_lock_killable(&kvm->slots_lock))
+		return false;
+	mutex_unlock(&kvm->slots_lock);
+	return true;
+}
+
 /**
  * kvm_nested_page_wait_for_slot - wait for a page that is missing for the moment
  * @vcpu: the vCPU
@@ -238,11 +247,13 @@ EXPORT_SYMBOL_GPL(kvm_nested_page_slot_moves);
  * Context: the vCPU's task, kvm->srcu held as the vCPU's; no lock but vcpu->mutex
  * held, and nothing remembered of the memslots.  Sleeps.
  * Return: true if there was something to wait for: look again; false if L1 has no
- * memory there, or the VM does without contexts.
+ * memory there, or the VM does without contexts, or the task is killed.
  */
 bool kvm_nested_page_wait_for_slot(struct kvm_vcpu *vcpu, gpa_t gpa,
 				   const struct kvm_memslots *slots)
 {
+	bool again;
+
 	if (!READ_ONCE(vcpu->kvm->arch.nested_contexts))
 		return false;
 	if (kvm_memslots(vcpu->kvm) != slots)
@@ -251,9 +262,8 @@ bool kvm_nested_page_wait_for_slot(struct kvm_vcpu *vcpu, gpa_t gpa,
 		return false;
 
 	kvm_vcpu_srcu_read_unlock(vcpu);
-	mutex_lock(&vcpu->kvm->slots_lock);
-	mutex_unlock(&vcpu->kvm->slots_lock);
+	again = kvm_nested_pages_wait_for_update(vcpu->kvm);
 	kvm_vcpu_srcu_read_lock(vcpu);
-	return true;
+	return again;
 }
 EXPORT_SYMBOL_GPL(kvm_nested_page_wait_for_slot);

@@ -66,6 +66,17 @@ static gpa_t vmx_page_of(gpa_t gpa)
 	return gfn_to_gpa(gpa_to_gfn(gpa));
 }
 
+/*
+ * VMLAUNCH and VMRESUME check that addresses are aligned.  RSM into L2 does not,
+ * and user space may have set them in SMM.
+ */
+static unsigned int vmx_hw_page_offset(enum vmx_hw_page page, gpa_t gpa)
+{
+	if (page != VMX_PI_DESC_PAGE)
+		return 0;
+	return offset_in_page(ALIGN_DOWN(gpa, sizeof(struct pi_desc)));
+}
+
 /* Dirty logging is off most of the time. */
 static void vmx_mark_kept_page_dirty(struct gfn_to_pfn_cache *gpc)
 {
@@ -145,11 +156,12 @@ void vmx_context_leave(struct vcpu_vmx *vmx)
  * still needs the one that it has, to write the VMCS that is current so far.
  *
  * Context: the vCPU's task, kvm->srcu held.  May sleep.
- * Return: 0, or -EFAULT if it can't be read.
+ * Return: 0, or -EFAULT if it can't be read, or not be written.
  */
 int vmx_context_read_header(struct vcpu_vmx *vmx, gpa_t vmptr,
 			    struct vmcs_hdr *hdr)
 {
+	struct kvm *kvm = vmx->vcpu.kvm;
 	struct kvm_nested_context *base;
 	struct vmx_nested_context *ctx;
 	struct vmcs12 *vmcs12;
@@ -164,7 +176,11 @@ int vmx_context_read_header(struct vcpu_vmx *vmx, gpa_t vmptr,
 			return 0;
 		}
 	}
-	return kvm_read_guest_page(vmx->vcpu.kvm, gpa_to_gfn(vmptr), hdr,
+
+	/* What can be read can't always be written, and a VMCS has to be. */
+	if (kvm_is_error_hva(gfn_to_hva(kvm, gpa_to_gfn(vmptr))))
+		return -EFAULT;
+	return kvm_read_guest_page(kvm, gpa_to_gfn(vmptr), hdr,
 				   offsetof(struct vmcs12, hdr), sizeof(*hdr));
 }
 
@@ -234,7 +250,7 @@ void vmx_context_write_vmcs12(struct vcpu_vmx *vmx)
 /**
  * vmx_begin_msr_bitmap - read L1's MSR bitmap
  * @vmx: the vCPU that enters L2
- * @gpa: the bitmap's guest-physical address in bytes, page aligned
+ * @gpa: an address in bytes in the bitmap's page
  * @m: filled in, for kvm_nested_page_end()
  *
  * The bitmap's layout: SDM volume 3C, "MSR-Bitmap Address".
@@ -247,8 +263,8 @@ unsigned long *vmx_begin_msr_bitmap(struct vcpu_vmx *vmx, gpa_t gpa,
 {
 	struct vmx_nested_context *ctx = vmx->nested.l1.context;
 
-	kvm_nested_page_begin(&vmx->vcpu, ctx ? &ctx->msr_bitmap : NULL, gpa,
-			      false, m);
+	kvm_nested_page_begin(&vmx->vcpu, ctx ? &ctx->msr_bitmap : NULL,
+			      vmx_page_of(gpa), false, m);
 	return m->hva;
 }
 
@@ -315,7 +331,7 @@ hpa_t vmx_use_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page, gpa_t gpa)
 	if (unlikely(!VALID_PAGE(hpa)))
 		hpa = vmx_find_hw_page(vmx, page, gpa);
 
-	return VALID_PAGE(hpa) ? hpa + offset_in_page(gpa) : INVALID_PAGE;
+	return VALID_PAGE(hpa) ? hpa + vmx_hw_page_offset(page, gpa) : INVALID_PAGE;
 }
 
 /**
@@ -379,7 +395,8 @@ void vmx_mark_hw_page_dirty(struct vcpu_vmx *vmx, enum vmx_hw_page page,
  * vmx_peek_hw_page - read from one of the hardware's pages
  * @vmx: the vCPU, in guest mode
  * @page: which
- * @gpa: address in bytes of what is read, all within the page
+ * @gpa: the address in bytes that vmcs12 has for it
+ * @offset: of what is read, from there, all within the page
  * @to: where to put it
  * @len: its length in bytes
  *
@@ -391,19 +408,20 @@ void vmx_mark_hw_page_dirty(struct vcpu_vmx *vmx, enum vmx_hw_page page,
  * to be looked up first.
  */
 bool vmx_peek_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page, gpa_t gpa,
-		      void *to, unsigned int len)
+		      unsigned int offset, void *to, unsigned int len)
 {
 	struct kvm_host_map *map = &vmx->nested.l1.hw_map[page];
 	struct vmx_nested_context *ctx = vmx->nested.l1.context;
 
+	offset += vmx_hw_page_offset(page, gpa);
 	if (map->hva) {
-		memcpy(to, map->hva + offset_in_page(gpa), len);
+		memcpy(to, map->hva + offset, len);
 		return true;
 	}
 	if (!ctx || !ctx->hw[page].vcpu)
 		return false;
 
-	if (kvm_nested_page_peek(&ctx->hw[page], gpa, to, len))
+	if (kvm_nested_page_peek(&ctx->hw[page], vmx_page_of(gpa) + offset, to, len))
 		return true;
 
 	kvm_nested_pages_want(&vmx->vcpu);
@@ -477,7 +495,7 @@ int vmx_begin_posted(struct vcpu_vmx *vmx, struct vmx_posted_pages *p)
 		page = vmx_begin_hw_page(vmx, VMX_PI_DESC_PAGE, pi_gpa, false,
 					 &p->pi_gpc);
 		if (likely(page)) {
-			p->pi = page + offset_in_page(pi_gpa);
+			p->pi = page + vmx_hw_page_offset(VMX_PI_DESC_PAGE, pi_gpa);
 			return 1;
 		}
 		vmx_end_hw_page(p->vapic_gpc, false);
@@ -579,14 +597,16 @@ static bool vmx_pin_evmcs(struct vcpu_vmx *vmx)
  * @vmx: the vCPU, with an eVMCS current
  * @m: filled in, for kvm_nested_page_end()
  *
- * Context: as kvm_nested_page_begin().
+ * Context: the vCPU's task, kvm->srcu held as the vCPU's, no lock but vcpu->mutex
+ * held.  May sleep; but on success the caller must not sleep until
+ * kvm_nested_page_end(), for a lock may be held.
  * Return: the eVMCS, or NULL if L1 has no memory there any more.
  */
 struct hv_enlightened_vmcs *vmx_begin_evmcs(struct vcpu_vmx *vmx,
 					    struct kvm_nested_map *m)
 {
-	if (!vmx_lock_evmcs(vmx, m))
-		kvm_nested_page_begin_once(&vmx->vcpu, vmx_evmcs_gpa(vmx), m);
+	if (!vmx_lock_evmcs(vmx, m) && vmx_pin_evmcs(vmx))
+		vmx_pinned_evmcs(vmx, m);
 	return m->hva;
 }
 
@@ -615,16 +635,15 @@ struct hv_enlightened_vmcs *vmx_trybegin_evmcs(struct vcpu_vmx *vmx,
  * vmx_map_evmcs - map L1's eVMCS, for vmx_trybegin_evmcs()
  * @vmx: the vCPU, with an eVMCS current
  *
- * Context: the vCPU's task, kvm->srcu held as the vCPU's, no lock but vcpu->mutex
- * held.  May sleep.
+ * Context: as vmx_begin_evmcs().
  * Return: whether L1 has memory there.
  */
 bool vmx_map_evmcs(struct vcpu_vmx *vmx)
 {
 	struct kvm_nested_map m;
 
-	if (!vmx_lock_evmcs(vmx, &m))
-		return vmx_pin_evmcs(vmx);
+	if (!vmx_begin_evmcs(vmx, &m))
+		return false;
 
 	kvm_nested_page_end(&vmx->vcpu, &m, false);
 	return true;
@@ -636,7 +655,7 @@ bool vmx_map_evmcs(struct vcpu_vmx *vmx)
  *
  * Reads what nested_vmx_evmcs() then gives.
  *
- * Context: as kvm_nested_page_begin().
+ * Context: as vmx_begin_evmcs().
  * Return: whether L1 still has memory there.
  */
 bool vmx_read_evmcs(struct vcpu_vmx *vmx)
@@ -659,7 +678,7 @@ bool vmx_read_evmcs(struct vcpu_vmx *vmx)
  * @field: the field's encoding
  * @offset: its offset in the eVMCS
  *
- * Context: as kvm_nested_page_begin().
+ * Context: as vmx_begin_evmcs().
  * Return: the field, zero-extended; all 1s, as reads from an unbacked page are, if
  * L1 has no memory there any more.
  */
@@ -693,26 +712,17 @@ u64 vmx_read_evmcs_field(struct vcpu_vmx *vmx, unsigned long field, u16 offset)
  *
  * Takes the context and does what vmx_read_evmcs() does.
  *
- * Context: as vmx_map_evmcs().
+ * Context: as vmx_begin_evmcs().
  * Return: whether L1 has memory there; if not, no context is held.
  */
 bool vmx_context_load_evmcs(struct vcpu_vmx *vmx, gpa_t evmptr)
 {
-	struct hv_enlightened_vmcs *evmcs;
-	struct kvm_nested_map m;
-
 	vmx_context_take(vmx, vmx_page_of(evmptr) | VMX_CONTEXT_EVMCS);
 
-	evmcs = vmx_lock_evmcs(vmx, &m);
-	if (!evmcs && vmx_pin_evmcs(vmx))
-		evmcs = vmx_pinned_evmcs(vmx, &m);
-	if (!evmcs) {
-		vmx_context_leave_evmcs(vmx);
-		return false;
-	}
-	vmx_copy_evmcs_header(&vmx->nested.l1.evmcs, evmcs);
-	kvm_nested_page_end(&vmx->vcpu, &m, false);
-	return true;
+	if (vmx_read_evmcs(vmx))
+		return true;
+	vmx_context_leave_evmcs(vmx);
+	return false;
 }
 
 /**
@@ -743,7 +753,7 @@ static u32 vmx_evmcs_clean_fields(u32 fields, bool clean)
  * @vmx: the vCPU that enters L2, after vmx_read_evmcs()
  * @clean: nothing has changed since L0 read it; else everything has
  *
- * Context: as kvm_nested_page_begin().
+ * Context: as vmx_begin_evmcs().
  */
 void vmx_evmcs_set_clean(struct vcpu_vmx *vmx, bool clean)
 {

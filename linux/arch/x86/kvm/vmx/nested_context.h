@@ -49,7 +49,7 @@ struct vmx_evmcs_header {
  * @hw_map:	the hardware's pages that are not kept in @context, for as long as
  *		L2 runs
  * @hw_mapped:	there may be such pages
- * @evmcs_map:	L1's eVMCS if it is not kept in @context
+ * @evmcs_map:	L1's eVMCS if it can't be kept in @context; as long as it is current
  * @evmcs:	of L1's eVMCS, as it was when L2 was entered
  */
 struct vmx_l1_pages {
@@ -91,7 +91,7 @@ void vmx_unuse_hw_pages(struct vcpu_vmx *vmx);
 void vmx_mark_hw_page_dirty(struct vcpu_vmx *vmx, enum vmx_hw_page page,
 			    gpa_t gpa);
 bool vmx_peek_hw_page(struct vcpu_vmx *vmx, enum vmx_hw_page page, gpa_t gpa,
-		      void *to, unsigned int len);
+		      unsigned int offset, void *to, unsigned int len);
 int vmx_begin_posted(struct vcpu_vmx *vmx, struct vmx_posted_pages *p);
 void vmx_end_posted(struct vmx_posted_pages *p);
 

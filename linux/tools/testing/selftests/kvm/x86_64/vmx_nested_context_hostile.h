@@ -400,4 +400,114 @@ TEST_F_TIMEOUT(hostile, bad_fields, CASE_TIMEOUT)
 	}
 }
 
+/* arg: L2.  All its accesses to CR8 exit, so it needs no virtual-APIC page. */
+static u64 l1_exit_for_cr8(u32 cpu, u64 *arg)
+{
+	GUEST_ASSERT(!vmptrld(l2s[arg[0]].v.vmcs));
+	return vmwrite(CPU_BASED_VM_EXEC_CONTROL, vmreadz(CPU_BASED_VM_EXEC_CONTROL) |
+		       CPU_BASED_CR8_LOAD_EXITING | CPU_BASED_CR8_STORE_EXITING);
+}
+
+/*
+ * A TPR shadow whose page is no memory: L2 is not entered if it could reach the
+ * page, and is if it can't.  A change of memslots that has nothing to do with it
+ * does not keep it from running on.
+ */
+TEST_F_TIMEOUT(hostile, tpr_shadow_without_page, CASE_TIMEOUT)
+{
+	const u32 features = FEATURES_ALL & ~VMX_L2_APIC_ACCESS;
+	void *other = slot_pages(PAGE_SIZE);
+	u32 i, cpu;
+
+	for (i = 0; i < 4; i++) {
+		cpu = i % 2;
+		clear_l2s();
+		l1_do(cpu, l1_make_l2s, 0, 1, features, 0);
+		slot_delete(&t.slot[VAPIC]);
+		TEST_ASSERT_EQ(l1_do(cpu, l1_try_enter, 0, 0, 0, 0), VMXERR_CONTROL);
+		TEST_ASSERT_EQ(l1_do(cpu, l1_exit_for_cr8, 0, 0, 0, 0), 0);
+		TEST_ASSERT_EQ(l1_start(cpu, l1_run_counter, 0, 100, 0, 0), L2_PAUSED);
+		vm_set_user_memory_region(t.vm, 20, 0, 0x20000000, PAGE_SIZE, other);
+		TEST_ASSERT_EQ(vcpu_go(cpu), L1_DONE);
+		TEST_ASSERT_EQ(l1_ret(cpu), 101 | 100ull << 32);
+		vm_set_user_memory_region(t.vm, 20, 0, 0x20000000, 0, other);
+		slot_set(&t.slot[VAPIC]);
+		TEST_ASSERT_EQ(l1_do(cpu, l1_try_vmclear, vmcs_gpa(0), 0, 0, 0), 0);
+		remake_l2(0);
+	}
+	munmap(other, PAGE_SIZE);
+}
+
+/* SMM has an address space of its own, and does: IN from this port, and RSM. */
+#define SMM_SLOT		(BIT(16) | 1)
+#define SMM_BASE		0x3a000000ull
+#define SMM_SIZE		0x10000
+#define SMM_ENTRY		0x8000
+#define SMM_PORT		0x9a
+
+static const u8 smm_code[] = { 0xe4, SMM_PORT, 0x0f, 0xaa };
+
+/* In struct vmcs12, whose layout is fixed for migration. */
+enum {
+	VMCS12_MSR_BITMAP = 56,
+	VMCS12_VIRTUAL_APIC_PAGE_ADDR = 96,
+	VMCS12_APIC_ACCESS_ADDR = 104,
+};
+
+static void or_to_field(u8 *vmcs12, u32 offset, u64 what)
+{
+	*(u64 *)(vmcs12 + offset) |= what;
+}
+
+/*
+ * An SMI in L2, and user space sets a nested state with addresses that are no
+ * page's, which no entry by VMLAUNCH would get by with.  RSM does: the page that
+ * such an address is in counts, if there is one.
+ */
+TEST_F_TIMEOUT(hostile, unaligned_addresses_by_rsm, CASE_TIMEOUT)
+{
+	static union {
+		struct kvm_nested_state s;
+		u8 space[sizeof(struct kvm_nested_state) +
+			 sizeof(struct kvm_vmx_nested_state_data)];
+	} n;
+	void *smram = slot_pages(SMM_SIZE);
+	u32 i, cpu;
+	u8 *vmcs12;
+
+	if (!kvm_has_cap(KVM_CAP_X86_SMM))
+		SKIP(return, "no SMM");
+	memcpy(smram + SMM_ENTRY, smm_code, sizeof(smm_code));
+	vm_set_user_memory_region(t.vm, SMM_SLOT, 0, SMM_BASE, SMM_SIZE, smram);
+
+	for (i = 0; i < 4; i++) {
+		cpu = i % 2;
+		clear_l2s();
+		vcpu_set_msr(t.vcpu[cpu], MSR_IA32_SMBASE, SMM_BASE);
+		TEST_ASSERT_EQ(l1_start(cpu, l1_run_counter, 0, 100, 0, 0), L2_PAUSED);
+		vcpu_ioctl(t.vcpu[cpu], KVM_SMI, NULL);
+		vcpu_run(t.vcpu[cpu]);
+		TEST_ASSERT_KVM_EXIT_REASON(t.vcpu[cpu], KVM_EXIT_IO);
+		TEST_ASSERT_EQ(t.vcpu[cpu]->run->io.port, SMM_PORT);
+		vcpu_run_complete_io(t.vcpu[cpu]);
+
+		n.s.size = sizeof(n);
+		vcpu_nested_state_get(t.vcpu[cpu], &n.s);
+		TEST_ASSERT(n.s.hdr.vmx.smm.flags & KVM_STATE_NESTED_SMM_GUEST_MODE,
+			    "RSM would not return to L2");
+		vmcs12 = n.s.data.vmx[0].vmcs12;
+		or_to_field(vmcs12, VMCS12_MSR_BITMAP, i < 2 ? 0xffe : ~0ull);
+		or_to_field(vmcs12, VMCS12_VIRTUAL_APIC_PAGE_ADDR, 0x10);
+		or_to_field(vmcs12, VMCS12_APIC_ACCESS_ADDR, 0x20);
+		vcpu_nested_state_set(t.vcpu[cpu], &n.s);
+
+		TEST_ASSERT_EQ(vcpu_go(cpu), L1_DONE);
+		TEST_ASSERT_EQ(l1_ret(cpu), 101 | 100ull << 32);
+		TEST_ASSERT_EQ(l1_do(cpu, l1_try_vmclear, vmcs_gpa(0), 0, 0, 0), 0);
+		remake_l2(0);
+	}
+	vm_set_user_memory_region(t.vm, SMM_SLOT, 0, SMM_BASE, 0, smram);
+	munmap(smram, SMM_SIZE);
+}
+
 #endif /* SELFTEST_KVM_VMX_NESTED_CONTEXT_HOSTILE_H */

@@ -207,6 +207,28 @@ TEST_F_TIMEOUT(memory, vmcs_slot_deleted, CASE_TIMEOUT)
 	run_l2s(1, 0, MEMORY_L2S, 1);
 }
 
+/* What L0 could not write back to is no VMCS, whatever it holds. */
+TEST_F_TIMEOUT(memory, vmcs_slot_read_only, CASE_TIMEOUT)
+{
+	struct slot *s = &t.slot[VMCS];
+	u32 round, i;
+
+	for (round = 0; round < 3; round++) {
+		run_l2s(round % 2, 0, MEMORY_L2S, 1);
+		clear_l2s();
+		slot_delete(s);
+		s->flags = KVM_MEM_READONLY;
+		slot_set(s);
+		for (i = 0; i < MEMORY_L2S; i++)
+			TEST_ASSERT_EQ(l1_do(round % 2, l1_try_vmptrld, vmcs_gpa(i), 0, 0, 0),
+				       L1_VMFAIL_INVALID);
+		slot_delete(s);
+		s->flags = 0;
+		slot_set(s);
+	}
+	run_l2s(0, 0, MEMORY_L2S, 1);
+}
+
 /* Without its MSR bitmap L2 exits to L1 for every MSR. */
 TEST_F_TIMEOUT(memory, msr_bitmap_slot_deleted, CASE_TIMEOUT)
 {

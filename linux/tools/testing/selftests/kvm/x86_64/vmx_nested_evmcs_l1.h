@@ -31,6 +31,7 @@ struct evmcs_l2 {
 /* Guest data. */
 static struct evmcs_l2 l2s[L2_MAX];
 static bool pause_l2;
+static bool hold_l1, l1_held;	/* L1 waits right before it enters L2 */
 static struct { u64 (*fn)(u64 a, u64 b); u64 a, b, ret; } call;
 
 /* ---- L2 ---- */
@@ -98,6 +99,11 @@ static u64 l1_step(u64 i, u64 change)
 		vmwrite(GUEST_RIP, (u64)l2_vmcall + VMX_L2_VMCALL_LEN);
 	l2->v.gpr[VMX_L2_RBX] = l2->count++;
 	l2->evmcs->vm_exit_reason = ~0;
+	while (READ_ONCE(hold_l1)) {
+		WRITE_ONCE(l1_held, true);
+		/* Bochs holds L0's interrupts back until L1, its own off, exits. */
+		(void)this_cpu_has(X86_FEATURE_VMX);
+	}
 
 	__GUEST_ASSERT(!vmx_l2_enter(&l2->v, l2->v.launched),
 		       "eVMCS %lu is not entered", i);

@@ -9,9 +9,11 @@
  * exit is in that eVMCS and no other.
  */
 #include <pthread.h>
+#include <sys/wait.h>
 
 #include "kselftest_harness.h"
 #include "nested_context_common.h"
+#include "nested_context_slot_hold.h"
 #include "vmx_nested_evmcs_l1.h"
 
 #define CASE_TIMEOUT	180
@@ -34,19 +36,19 @@ static void slot_set(void)
 				  t.pages);
 }
 
-FIXTURE(evmcs) {
-};
+#define PAGES_SIZE	(L2_MAX * PAGES_PER_L2 * PAGE_SIZE)
 
-FIXTURE_SETUP(evmcs)
+/* The L2s' pages are those of @fd if there is one. */
+static void vm_start(int fd)
 {
 	vm_vaddr_t pages_gva, hv_gva, hypercall;
 
 	memset(&t, 0, sizeof(t));
 	nested_context_set_ratio(NESTED_CONTEXT_RATIO);
 	t.vm = vm_create_with_one_vcpu(&t.vcpu, l1_main);
-	t.size = L2_MAX * PAGES_PER_L2 * PAGE_SIZE;
+	t.size = PAGES_SIZE;
 	t.pages = mmap(NULL, t.size, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		       fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, fd, 0);
 	TEST_ASSERT(t.pages != MAP_FAILED, "mmap of %zu bytes", t.size);
 	madvise(t.pages, t.size, MADV_NOHUGEPAGE);
 	slot_set();
@@ -60,6 +62,14 @@ FIXTURE_SETUP(evmcs)
 	vcpu_args_set(t.vcpu, 3, pages_gva, hv_gva,
 		      addr_gva2gpa(t.vm, hypercall));
 	vcpu_set_msr(t.vcpu, HV_X64_MSR_VP_INDEX, t.vcpu->id);
+}
+
+FIXTURE(evmcs) {
+};
+
+FIXTURE_SETUP(evmcs)
+{
+	vm_start(-1);
 }
 
 FIXTURE_TEARDOWN(evmcs)
@@ -387,6 +397,175 @@ TEST_F_TIMEOUT(evmcs, changes_while_entered, CASE_TIMEOUT)
 	l1(l1_run_flipped, 0, 1000);
 	TEST_ASSERT(!pthread_join(thread, NULL), "pthread_join");
 	l1(l1_step, 1, 1);
+}
+
+/* ---- Nested state that was set, and not yet used ---- */
+
+static union {
+	struct kvm_nested_state s;
+	u8 space[sizeof(struct kvm_nested_state) +
+		 sizeof(struct kvm_vmx_nested_state_data)];
+} state;
+
+/* The state is the vCPU's own, so nothing changes but what KVM has to do. */
+static void set_same_state(void *unused)
+{
+	vcpu_nested_state_set(t.vcpu, &state.s);
+}
+
+static void get_state(void)
+{
+	const u32 flags = KVM_STATE_NESTED_GUEST_MODE | KVM_STATE_NESTED_EVMCS;
+
+	state.s.size = sizeof(state);
+	vcpu_nested_state_get(t.vcpu, &state.s);
+	TEST_ASSERT((state.s.flags & flags) == flags, "flags %x", state.s.flags);
+}
+
+/*
+ * The state is set twice, and meanwhile the eVMCS's memslot is invalid, for
+ * another vCPU keeps its update from ending.  What the vCPU leaves L2 for then is
+ * user space's order, and that waits for nobody.
+ */
+TEST_F_TIMEOUT(evmcs, state_set_while_slot_moves, CASE_TIMEOUT)
+{
+	struct held_thread setting;
+	struct kvm_vcpu *reader;
+	struct slot_hold hold;
+	bool in_time;
+	u32 i;
+
+	make(2);
+	loop(1);
+	reader = vm_vcpu_add(t.vm, 1, l1_other_main);
+	for (i = 0; i < 3; i++) {
+		pause_in(i % 2);
+		get_state();
+		set_same_state(NULL);
+		slot_hold_begin(&hold, t.vm, reader);
+		slot_hold_invalidate(&hold, PAGES_SLOT, t.flags, t.size, t.pages);
+		held_thread_start(&setting, set_same_state, NULL);
+		in_time = held_thread_ends(&setting);
+		slot_hold_end(&hold);
+		TEST_ASSERT(in_time, "KVM_SET_NESTED_STATE waits for a memslot");
+		TEST_ASSERT(!run(), "Paused twice");
+		loop(1);
+	}
+}
+
+/* A step of L2 0, of which L1 has done all but to enter it. */
+static void step_held(void *unused)
+{
+	l1(l1_step, 0, 1);
+}
+
+/*
+ * L2 is entered while its eVMCS's memslot is invalid for the moment: L1 must not
+ * notice, and the next time that it is entered, either.
+ */
+TEST_F_TIMEOUT(evmcs, entered_while_slot_moves, CASE_TIMEOUT)
+{
+	bool *hold_it = addr_gva2hva(t.vm, (vm_vaddr_t)&hold_l1);
+	bool *held = addr_gva2hva(t.vm, (vm_vaddr_t)&l1_held);
+	struct held_thread stepping;
+	struct kvm_vcpu *reader;
+	struct slot_hold hold;
+	u32 i;
+
+	if (!nested_context_present())
+		SKIP(return, "L2's MSR bitmap is in that memslot, and not waited for");
+	make(2);
+	reader = vm_vcpu_add(t.vm, 1, l1_other_main);
+	for (i = 0; i < 4; i++) {
+		/* The eVMCS is current already, or another one is. */
+		loop(1);
+		if (i % 2)
+			l1(l1_step, 0, 0);
+		slot_hold_begin(&hold, t.vm, reader);
+		WRITE_ONCE(*held, false);
+		WRITE_ONCE(*hold_it, true);
+		held_thread_start(&stepping, step_held, NULL);
+		while (!READ_ONCE(*held))
+			usleep(1000);
+		slot_hold_invalidate(&hold, PAGES_SLOT, t.flags, t.size, t.pages);
+		WRITE_ONCE(*hold_it, false);
+		held_thread_settles(&stepping);
+		slot_hold_end(&hold);
+		TEST_ASSERT(held_thread_ends(&stepping), "L2 was not entered");
+	}
+	loop(2);
+}
+
+/*
+ * Closes the VM when told that its own process is gone, and reports whether that
+ * wrote to the L2s' pages.  All memory of the VM is where it was, but for these.
+ */
+static void close_vm_later(int gone, int report, int pages_fd)
+{
+	static u8 before[PAGES_SIZE], after[PAGES_SIZE];
+	bool same;
+
+	TEST_ASSERT(read(gone, &same, 1) == 1, "Not told");
+	TEST_ASSERT(!munmap(t.pages, t.size), "munmap");
+	TEST_ASSERT(pread(pages_fd, before, PAGES_SIZE, 0) == PAGES_SIZE, "pread");
+	kvm_vm_release(t.vm);
+	TEST_ASSERT(pread(pages_fd, after, PAGES_SIZE, 0) == PAGES_SIZE, "pread");
+	same = !memcmp(before, after, PAGES_SIZE);
+	TEST_ASSERT(write(report, &same, 1) == 1, "write");
+	_exit(0);
+}
+
+/* Makes a VM and leaves it to another process in the state that is of interest. */
+static void make_vm_and_exit(int gone, int report, int pages_fd)
+{
+	pid_t pid;
+
+	vm_start(pages_fd);
+	make(1);
+	loop(1);
+	pause_in(0);
+	get_state();
+	set_same_state(NULL);
+	memset(t.pages + offsetof(struct hv_enlightened_vmcs, hv_clean_fields), 0xff, 4);
+
+	pid = fork();
+	TEST_ASSERT(pid >= 0, "fork");
+	if (!pid)
+		close_vm_later(gone, report, pages_fd);
+	_exit(0);
+}
+
+/*
+ * The process that ran the VM is gone, and its memory with it, when another one
+ * closes the VM.  What was kept mapped of that memory may be anybody's by then;
+ * here it is a file's, where a write to it would be seen.
+ */
+TEST_F_TIMEOUT(evmcs, destroyed_after_its_process, CASE_TIMEOUT)
+{
+	int pages_fd, gone[2], report[2], status;
+	bool same = false;
+	pid_t pid;
+	u32 i;
+
+	pages_fd = kvm_memfd_alloc(PAGES_SIZE, false);
+	TEST_ASSERT(!pipe(gone) && !pipe(report), "pipe");
+	for (i = 0; i < 3; i++) {
+		pid = fork();
+		TEST_ASSERT(pid >= 0, "fork");
+		if (!pid)
+			make_vm_and_exit(gone[0], report[1], pages_fd);
+		/* With all its threads, of which KVM makes one. */
+		TEST_ASSERT(waitpid(pid, &status, 0) == pid && !status,
+			    "The VM's process: status %x", status);
+		TEST_ASSERT(write(gone[1], &same, 1) == 1 &&
+			    read(report[0], &same, 1) == 1, "The VM was not closed");
+		TEST_ASSERT(same, "The VM's end wrote to memory that it had no more");
+	}
+	close(gone[0]);
+	close(gone[1]);
+	close(report[0]);
+	close(report[1]);
+	close(pages_fd);
 }
 
 static unsigned int ratio_before;
