@@ -84,6 +84,8 @@ found "no request, only a kick" NO_REQUEST page
 found "the event does not wait" NO_WAIT page
 found "a second event skips the invalid cache" SKIP_INVALID page
 found "the first event clears the vCPU's name" CLEAR_USER page
+found "a page is looked up when the VM's memory is gone" LEAVE_LOOKS page
+found "who can't stop reading memslots waits for one" LEAVE_WAITS page "${slots[@]}"
 found "memslots change without a request" NO_MEMSLOT_REQUEST page "${slots[@]}"
 found "the vCPU waits for a slot while it reads memslots" SRCU_HELD page "${slots[@]}"
 found "a slot that arrives before the vCPU waits counts as missing" SLOT_MISSED page "${slots[@]}"

@@ -2,7 +2,8 @@
 /*
  * A page of L1 that the hardware uses while L2 runs, and who may take it away.
  *
- *	vCPU	 kvm_nested_page_use(), vcpu_enter_guest(), vmx_unuse_hw_pages()
+ *	vCPU	 kvm_nested_page_use(), vcpu_enter_guest(), vmx_unuse_hw_pages(),
+ *		 vmx_leave_nested()
  *	event	 an mmu_notifier event: kvm_mmu_notifier_invalidate_range_start(),
  *		 gfn_to_pfn_cache_invalidate_start(), ..._range_end()
  *	memslots kvm_set_memslot() that moves a slot: it is invalid in between
@@ -23,6 +24,11 @@
 #endif
 #define PAGES	(EVENTS + 3)
 #define NONE	255
+#ifdef MEMSLOTS
+#define ALL	(EVENTS + 1)
+#else
+#define ALL	EVENTS
+#endif
 
 /* The host: page tables, notifier state, which pages were given to others. */
 byte pte[2];			/* page at each of two host addresses */
@@ -66,6 +72,45 @@ inline srcu_unlock() { atomic { srcu = false; readers_gone = true } }
 
 /* Interrupts are on: the IPI that waits is taken. */
 inline irqs_on() { ipi = false }
+
+/* The VM's process has ended, and mmu_notifier events with it: none is left to come. */
+inline memory_goes()
+{
+	atomic {
+		if
+		:: pte[0] != NONE -> reused[pte[0]] = true
+		:: else
+		fi;
+		if
+		:: pte[1] != NONE -> reused[pte[1]] = true
+		:: else
+		fi
+	}
+}
+
+/*
+ * vmx_leave_nested(), called by somebody who reads memslots and can't let go: it
+ * looks nothing up.  The fault is to do so, and to wait for a slot that is missing.
+ */
+inline leave()
+{
+#ifdef FAULT_LEAVE_LOOKS
+	LOCK;
+	if
+	:: valid && cache_slot == slot -> assert(!reused[pfn]); UNLOCK
+	:: else -> UNLOCK
+	fi;
+#endif
+#ifdef FAULT_LEAVE_WAITS
+	if
+	:: slot == 2 ->
+		atomic { !slots_lock -> slots_lock = true };
+		slots_lock = false
+	:: else
+	fi;
+#endif
+	skip
+}
 
 proctype vcpu()
 {
@@ -173,6 +218,14 @@ enter:
 			srcu_unlock();
 end:			srcu_lock();
 			goto use
+		:: user = false;	/* out of L2, by user space */
+			leave();
+			goto use
+		:: done == ALL ->	/* or by the end of the VM */
+			user = false;
+			memory_goes();
+			leave();
+			srcu_unlock()
 		fi
 	fi
 }
@@ -267,9 +320,4 @@ init {
 	}
 }
 
-#ifdef MEMSLOTS
-#define ALL	(EVENTS + 1)
-#else
-#define ALL	EVENTS
-#endif
 ltl ends { <> (done == ALL) }
