@@ -123,7 +123,8 @@ FIXTURE_VARIANT_ADD(pages, pageout) {
  */
 TEST_F_TIMEOUT(pages, invalidated, CASE_TIMEOUT)
 {
-	u64 until, nr = 0, out = read_kb("/proc/vmstat", "pswpout");
+	u64 until, nr = 0, enough = max(opt(OPT_STEPS) / 100, 100u);
+	u64 out = read_kb("/proc/vmstat", "pswpout");
 	struct guest_random_state random = new_guest_random_state(1);
 	struct storm_vm s;
 	double begin;
@@ -135,14 +136,14 @@ TEST_F_TIMEOUT(pages, invalidated, CASE_TIMEOUT)
 	begin = storm_now();
 	storm_go(&s);
 	until = storm_steps(&s) + opt(OPT_STEPS) / 4;
-	for (; storm_steps(&s) < until; nr++)
+	/* On another CPU the L2s may get all their steps done in a moment. */
+	for (; storm_steps(&s) < until || nr < enough; nr++)
 		variant->way(&s, s.mem + guest_random_u32(&random) %
 					 (s.size / PAGE_SIZE) * PAGE_SIZE);
 	out = read_kb("/proc/vmstat", "pswpout") - out;
 	host_storm_end(&s, "pages", begin);
 
 	ksft_print_msg("pages: %lu invalidations, %lu pages swapped out\n", nr, out);
-	TEST_ASSERT(nr > max(opt(OPT_STEPS) / 100, 100u), "Only %lu invalidations", nr);
 	TEST_ASSERT(!variant->swap || out > 100, "Only %lu pages swapped out", out);
 }
 
