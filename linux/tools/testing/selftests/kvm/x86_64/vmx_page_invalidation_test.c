@@ -345,6 +345,8 @@ static bool moved(struct region *r, int advice)
 	u32 i;
 
 	for (i = 0; i < MOVE_TRIES; i++) {
+		/* Or the page waits on a list of the CPU that it was mapped on. */
+		write_file("/proc/sys/vm/drop_caches", "1");
 		madvise(page_now(r), PAGE_SIZE, advice);
 		if (trace_of_move(r, advice) != before)
 			return true;
