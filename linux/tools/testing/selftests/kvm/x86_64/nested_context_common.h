@@ -12,6 +12,7 @@
 #define SELFTEST_KVM_NESTED_CONTEXT_COMMON_H
 
 #include <sys/stat.h>
+#include <time.h>
 
 #include "test_util.h"
 #include "kvm_util.h"
@@ -129,6 +130,14 @@ nested_context_stats_sub(struct nested_context_stats a,
 static inline u64 nested_context_loads(struct nested_context_stats s)
 {
 	return s.new + s.reuse + s.recycle + s.fallback;
+}
+
+static inline u64 test_now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000ull + ts.tv_nsec / 1000000;
 }
 
 #endif /* SELFTEST_KVM_NESTED_CONTEXT_COMMON_H */

@@ -12,12 +12,12 @@
 
 #include <fcntl.h>
 #include <pthread.h>
-#include <time.h>
 #include <linux/userfaultfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
 #include "kvm_util.h"
+#include "nested_context_common.h"
 #include "processor.h"
 #include "test_util.h"
 
@@ -77,21 +77,13 @@ static bool held_thread_sleeps(struct held_thread *t)
 	return state == 'D';
 }
 
-static u64 slot_hold_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000ull + ts.tv_nsec / 1000000;
-}
-
 /* Until it is through or sleeps, which it returns; false if neither happens. */
 static bool held_thread_settles(struct held_thread *t)
 {
-	u64 began = slot_hold_ms();
+	u64 began = test_now_ms();
 
 	while (!READ_ONCE(t->done) && !held_thread_sleeps(t)) {
-		if (slot_hold_ms() - began > SLOT_HOLD_MS)
+		if (test_now_ms() - began > SLOT_HOLD_MS)
 			return false;
 		usleep(1000);
 	}
@@ -100,10 +92,10 @@ static bool held_thread_settles(struct held_thread *t)
 
 static bool held_thread_ends(struct held_thread *t)
 {
-	u64 began = slot_hold_ms();
+	u64 began = test_now_ms();
 
 	while (!READ_ONCE(t->done)) {
-		if (slot_hold_ms() - began > SLOT_HOLD_MS)
+		if (test_now_ms() - began > SLOT_HOLD_MS)
 			return false;
 		usleep(1000);
 	}

@@ -224,4 +224,11 @@ static inline void vmx_l2_make(struct vmx_l2 *l2, u64 gpa, void *rip, u64 rsp)
 				       VMX_L2_TPR_SHADOW | VMX_L2_APIC_ACCESS);
 }
 
+/* Room for what KVM_GET_NESTED_STATE gives. */
+union vmx_nested_state {
+	struct kvm_nested_state s;
+	u8 space[sizeof(struct kvm_nested_state) +
+		 sizeof(struct kvm_vmx_nested_state_data)];
+};
+
 #endif /* SELFTEST_KVM_NESTED_CONTEXT_VMX_H */

@@ -466,11 +466,7 @@ static void or_to_field(u8 *vmcs12, u32 offset, u64 what)
  */
 TEST_F_TIMEOUT(hostile, unaligned_addresses_by_rsm, CASE_TIMEOUT)
 {
-	static union {
-		struct kvm_nested_state s;
-		u8 space[sizeof(struct kvm_nested_state) +
-			 sizeof(struct kvm_vmx_nested_state_data)];
-	} n;
+	static union vmx_nested_state n;
 	void *smram = slot_pages(SMM_SIZE);
 	u32 i, cpu;
 	u8 *vmcs12;

@@ -227,11 +227,7 @@ TEST_F_TIMEOUT(memory, save_restore, CASE_TIMEOUT)
  */
 TEST_F_TIMEOUT(memory, set_same_nested_state, CASE_TIMEOUT)
 {
-	static union {
-		struct kvm_nested_state s;
-		u8 space[sizeof(struct kvm_nested_state) +
-			 sizeof(struct kvm_vmx_nested_state_data)];
-	} n;
+	static union vmx_nested_state n;
 	u32 i, k, cpu;
 
 	for (i = 0; i < 2 * MEMORY_L2S; i++) {

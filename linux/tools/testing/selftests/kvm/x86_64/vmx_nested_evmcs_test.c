@@ -401,11 +401,7 @@ TEST_F_TIMEOUT(evmcs, changes_while_entered, CASE_TIMEOUT)
 
 /* ---- Nested state that was set, and not yet used ---- */
 
-static union {
-	struct kvm_nested_state s;
-	u8 space[sizeof(struct kvm_nested_state) +
-		 sizeof(struct kvm_vmx_nested_state_data)];
-} state;
+static union vmx_nested_state state;
 
 /* The state is the vCPU's own, so nothing changes but what KVM has to do. */
 static void set_same_state(void *unused)

@@ -201,8 +201,8 @@ static void write_and_log(u32 features, u32 pages, way_fn way)
 		logged(r);
 		value = fresh_value(0, 0xf0);
 		l2_do(0, L2_WRITE_CR8, value >> 4);
-		for (began = now_ms(); !logged(r); usleep(1000))
-			TEST_ASSERT(now_ms() - began < 2000,
+		for (began = test_now_ms(); !logged(r); usleep(1000))
+			TEST_ASSERT(test_now_ms() - began < 2000,
 				    "Task priority %#x was written and not logged", value);
 		check_vtpr(0, value, "MOV to CR8");
 	}
@@ -231,10 +231,10 @@ TEST_F_TIMEOUT(page, mapped_over_and_logged, CASE_TIMEOUT)
  */
 static void wait_for_stop(u32 pages)
 {
-	u64 began = now_ms(), turns;
+	u64 began = test_now_ms(), turns;
 
 	while (READ_ONCE(t.stop) == STOP_NONE) {
-		TEST_ASSERT(now_ms() - began < 2000,
+		TEST_ASSERT(test_now_ms() - began < 2000,
 			    "The slot is gone and L2 goes on as if it were not");
 		usleep(200);
 	}
@@ -419,8 +419,8 @@ TEST_F_TIMEOUT(page, merged, CASE_TIMEOUT)
 		retire(twin);
 		madvise(twin, PAGE_SIZE, MADV_MERGEABLE);
 		madvise(page_now(r), PAGE_SIZE, MADV_MERGEABLE);
-		for (began = now_ms(); host_pfn(page_now(r)) == before; usleep(1000)) {
-			if (now_ms() - began < 3000)
+		for (began = test_now_ms(); host_pfn(page_now(r)) == before; usleep(1000)) {
+			if (test_now_ms() - began < 3000)
 				continue;
 			write_file(KSM "run", "0");
 			SKIP(return, NOT_MOVED);

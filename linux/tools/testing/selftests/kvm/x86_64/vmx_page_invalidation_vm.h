@@ -99,14 +99,6 @@ static struct l2_mail *mail(u32 l2)
 	return addr_gva2hva(t.vm, (vm_vaddr_t)&l2_mails[l2]);
 }
 
-static u64 now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000ull + ts.tv_nsec / 1000000;
-}
-
 /* ---- Memory ---- */
 
 static void *map_pages(u32 nr, int fd, u32 page)
@@ -319,11 +311,11 @@ static void l2_post(u32 l2, enum l2_op op, u32 value)
 static void l2_wait(u32 l2)
 {
 	struct l2_mail *m = mail(l2);
-	u64 start = now_ms();
+	u64 start = test_now_ms();
 
 	while (READ_ONCE(m->done) != m->seq) {
 		check_running();
-		TEST_ASSERT(now_ms() - start < WAIT_SECONDS * 1000,
+		TEST_ASSERT(test_now_ms() - start < WAIT_SECONDS * 1000,
 			    "L2 %u has not carried out an order for %u s, at turn %lu",
 			    l2, WAIT_SECONDS, m->turns);
 		usleep(50);
