@@ -137,7 +137,7 @@ TEST_F_TIMEOUT(pages, invalidated, CASE_TIMEOUT)
 	storm_go(&s);
 	until = storm_steps(&s) + opt(OPT_STEPS) / 4;
 	/* On another CPU the L2s may get all their steps done in a moment. */
-	for (; storm_steps(&s) < until || nr < enough; nr++)
+	for (; storm_steps(&s) < until || nr <= enough; nr++)
 		variant->way(&s, s.mem + guest_random_u32(&random) %
 					 (s.size / PAGE_SIZE) * PAGE_SIZE);
 	out = read_kb("/proc/vmstat", "pswpout") - out;
