@@ -53,8 +53,8 @@ test-debug: setup	## all tests on debug kernels (KASAN, lockdep, KCSAN ...)
 	@lab/test tests/debug
 
 .PHONY: fuzz
-fuzz: setup	## programs of a hostile L1, stock beside patched; ARCH=, SEED=, COUNT=
-	@lab/fuzz --corpus $(if $(ARCH),--arch $(ARCH)) --seed $(SEED) --count $(COUNT)
+fuzz: setup	## programs of a hostile L1, stock beside patched; MACHINE=, SEED=, COUNT=
+	@lab/fuzz --corpus $(if $(MACHINE),--machine $(MACHINE)) --seed $(SEED) --count $(COUNT)
 
 .PHONY: unit
 unit: setup	## the table in user space, with sanitizers

@@ -142,3 +142,15 @@ load_kernel()
 	. "$KERNEL/kernel.env"
 	TREE=$OUT/tree/$VERSION
 }
+
+# Sets machine, and its arch, emulator and model; dies if there is no machine $1.
+set_machine()
+{
+	machine=$1
+	case $machine in
+	intel)		arch=vmx emulator=bochs model=sapphire_rapids ;;
+	amd)		arch=svm emulator=bochs model=ryzen ;;
+	amd-qemu)	arch=svm emulator=qemu model=EPYC ;;
+	*)	die "there is no machine $machine; nothing was booted; it is intel, amd or amd-qemu" ;;
+	esac
+}

@@ -199,17 +199,17 @@ def fuzz_log(path):
 
 
 def fuzz(version, work):
-    """A row for each vendor and kernel; what is wrong is printed and counted."""
+    """A row for each machine and kernel; what is wrong is printed and counted."""
     rows = []
-    for arch in sorted({name.split("-")[0] for name in os.listdir(work)}):
-        chunks = sorted(n for n in os.listdir(work) if n.split("-")[0] == arch)
+    for machine in sorted({name.rsplit("-", 1)[0] for name in os.listdir(work)}):
+        chunks = sorted(n for n in os.listdir(work) if n.rsplit("-", 1)[0] == machine)
         both, wrong = {}, 0
         for l0 in ("stock", "patched"):
             logs = [fuzz_log(f"{work}/{name}/{l0}/results.log") for name in chunks
                     if os.path.exists(f"{work}/{name}/{l0}/results.log")]
             both[l0] = {k: v for log in logs for k, v in log[0].items()}
             done = [v for v in both[l0].values() if not v[6]]
-            row = {"arch": arch, "l0": l0, "programs": sum(log[1] for log in logs),
+            row = {"arch": "vmx" if machine == "intel" else "svm", "machine": machine, "l0": l0, "programs": sum(log[1] for log in logs),
                    "vms": len(both[l0]),
                    "hangs": sum(v[6] == "hangs" for v in both[l0].values())}
             for field, what in ((1, "steps"), (2, "notes"), (3, "l2_exits"), (4, "lost")):
@@ -222,12 +222,12 @@ def fuzz(version, work):
             if have == want and not died and not int(have[4] or 0):
                 continue
             wrong += 1
-            print(f"{arch} program {name}: stock {want}, patched {have}")
+            print(f"{machine} program {name}: stock {want}, patched {have}")
         missing = set(both["stock"]) - set(both["patched"]) if both["stock"] else ()
         rows[-1]["differences"] = wrong + len(missing)
         if not both["stock"]:
             rows.pop(-2)
-        print("Linux {0} {arch}: {programs} programs in {vms} VMs, {steps} steps, {l2_exits} "
+        print("Linux {0} {machine}: {programs} programs in {vms} VMs, {steps} steps, {l2_exits} "
               "L2 exits, {notes} results, {insns} instructions; {differences} VMs wrong, "
               "{hangs} without end".format(version, **rows[-1]))
     return rows

@@ -11,17 +11,10 @@
 # block of 128 KB on; the first 16 may get into memory that the BIOS uses.
 
 BOCHS=$OUT/emulator/bochs
-case $arch in
-vmx)	model=${model:-sapphire_rapids} ;;
-*)	model=${model:-ryzen} ;;
-esac
-
 emulator_check()
 {
 	command -v ld >/dev/null ||
 		die "there is no ld; nothing was booted; run lab/setup"
-	[ -x "$BOCHS/bochs" ] ||
-		die "there is no $BOCHS/bochs; nothing was booted; run lab/emulators"
 	[ "$mem" -ge 512 ] || die "Bochs wants --mem 512 at least; nothing was booted"
 	[ "$machine_mem" -le 3072 ] ||
 		die "Bochs wants at most 3072 MB, --unmanaged counted; nothing was booted"
@@ -73,7 +66,7 @@ bochs_prepare()
 	truncate -s 1440K "$dir/floppy"
 
 	ln -s "$BOCHS/BIOS-bochs-latest" "$dir/bios"
-	ln -s "$BOCHS/VGABIOS-lgpl-latest" "$dir/vgabios"
+	ln -s "$BOCHS/vgabios.bin" "$dir/vgabios"
 	# Its names are relative: it takes neither blanks nor "$" in them as they are.
 	cat >"$dir/rc" <<-END
 		display_library: nogui

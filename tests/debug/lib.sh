@@ -30,7 +30,7 @@ debug_boots()
 	kernel=$("$lab/debug-kernel" "$flavour")
 	for job in "$@"; do
 		name=$flavour-$job-$arch
-		options=(--arch "$arch" --kernel "$kernel" --mem 2048 --time-limit 3000)
+		options=(--machine "$(machine "$arch")" --kernel "$kernel" --mem 2048 --time-limit 3000)
 		[ "$arch" = vmx ] || [ "$job" = faults ] || options+=(--cpus 2)
 		[ "$job" != faults ] || options+=(--unmanaged)
 		[ "$job$arch" != faultsvmx ] || options+=(--mem 1024 --append job.turns=4)

@@ -10,8 +10,8 @@ job=$("$lab/job" contexts-test)
 "$lab/initramfs" >&2
 
 for arch in svm vmx; do
-	run contexts-$arch-patched --arch $arch --kvm patched "$job" &
-	run contexts-$arch-stock --arch $arch --kvm stock "$job" &
+	run contexts-$arch-patched --machine "$(machine $arch)" --kvm patched "$job" &
+	run contexts-$arch-stock --machine "$(machine $arch)" --kvm stock "$job" &
 	wait
 done
 run contexts-svm-patched-2-cpus --kvm patched --cpus 2 "$job"

@@ -6,18 +6,18 @@
 # shellcheck source=tests/lab/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-# fuzz ARCH OPTION...
+# fuzz MACHINE OPTION...
 fuzz()
 {
-	local arch=$1 code=0 said=$boots/fuzz-$1.said
+	local machine=$1 code=0 said=$boots/fuzz-$1.said
 	shift
 
-	"$lab/fuzz" --arch "$arch" "$@" >"$said" 2>&1 || code=$?
+	"$lab/fuzz" --machine "$machine" "$@" >"$said" 2>&1 || code=$?
 	sed 's/^/# /' "$said"
-	is "$code" 0 "$arch: lab/fuzz $*"
+	is "$code" 0 "$machine: lab/fuzz $*"
 }
 
-fuzz svm --corpus --count 1000
-fuzz vmx --corpus --count 300
-fuzz svm --parallel --count 200
+fuzz amd-qemu --corpus --count 1000
+fuzz intel --corpus --count 300
+fuzz amd-qemu --parallel --count 200
 echo "1..$count"

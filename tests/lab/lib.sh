@@ -22,6 +22,15 @@ is()
 	fi
 }
 
+# machine ARCH: the one to boot
+machine()
+{
+	case $1 in
+	vmx)	echo intel ;;
+	svm)	echo amd-qemu ;;
+	esac
+}
+
 # results NAME: the log of the boot of that name
 results()
 {

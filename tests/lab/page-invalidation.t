@@ -22,7 +22,7 @@ run()
 	local name=page-invalidation-$1-$cpus
 
 	code=0
-	boot "$name" --arch vmx --cpus $cpus --kvm "$1" \
+	boot "$name" --machine intel --cpus $cpus --kvm "$1" \
 		--time-limit 1500 "$job" >"$boots/$name.failed" || code=$?
 	echo $code >"$boots/$name.code"
 }

@@ -13,7 +13,7 @@ boot_pair()
 
 	job=$("$lab/job" stock-tests)
 	for kvm in stock patched; do
-		boot "stock-tests-$group-$kvm" --arch "${group%-slow}" --kvm $kvm \
+		boot "stock-tests-$group-$kvm" --machine "$(machine "${group%-slow}")" --kvm $kvm \
 			--append "job.group=$group" "$@" "$job" &
 		pids+=($!)
 	done

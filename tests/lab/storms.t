@@ -26,14 +26,14 @@ case $(cd "$(dirname "$0")" && pwd) in
 	names=({svm,vmx}-{patched,stock} svm-patched-2-cpus)
 	vmx=vcpus=16,l2s=16,steps=12000,vms=150,moves=4
 	for kvm in patched stock; do
-		storm vmx-$kvm $vmx --arch vmx --kvm $kvm --time-limit 1500 &
+		storm vmx-$kvm $vmx --machine intel --kvm $kvm --time-limit 1500 &
 		storm svm-$kvm '' --kvm $kvm --time-limit 1500
 		wait
 	done
 	storm svm-patched-2-cpus '' --kvm patched --cpus 2 --time-limit 1500 ;;
 *)
 	names=(svm vmx)
-	storm vmx vcpus=4,l2s=8,steps=1200,vms=10,moves=1 --arch vmx --kvm patched &
+	storm vmx vcpus=4,l2s=8,steps=1200,vms=10,moves=1 --machine intel --kvm patched &
 	storm svm vcpus=16,l2s=8,steps=8000,vms=80,moves=4 --kvm patched
 	wait ;;
 esac

@@ -63,7 +63,7 @@ boot_run()
 
 	local cases=$*
 	rm -f "$(results "$name")"
-	TREE_DIR=$tree boot "$name" --arch "$arch" --kvm mutant --cpus "$cpus" \
+	TREE_DIR=$tree boot "$name" --machine "$(machine "$arch")" --kvm mutant --cpus "$cpus" \
 		--append "job.cases=${cases// /,} job.program=$program" --time-limit 900 \
 		--title "${log##*/}" "$("$lab/job" "$job")" >"$log.said" || rc=$?
 	{ tr -d '\r' <"$(results "$name")"; cat "$log.said"; } >"$log"
