@@ -4,7 +4,6 @@
 # cache directory.
 
 MAKEFLAGS += --no-print-directory
-export OUT ?= $(CURDIR)/out
 
 # svm or vmx, for the half of the demo that is wanted. Not for the makes below,
 # to which it would be the kernel's architecture.
@@ -70,8 +69,8 @@ bench: setup	## the table in user space, timed beside one with a spinlock
 
 .PHONY: clean
 clean:	## remove out/
-	rm -rf $(OUT)
+	rm -rf "$$(readlink -f "$${OUT:-out}")" "$${OUT:-out}"
 
 .PHONY: distclean
 distclean: clean	## remove out/ and the cached downloads
-	rm -rf $${XDG_CACHE_HOME:-$$HOME/.cache}/nested-contexts
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/nested-contexts"

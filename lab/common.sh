@@ -21,6 +21,23 @@ die()
 	exit 1
 }
 
+# The kernel's makefiles take no blanks or colons in a path. Where out/ would have
+# some, it is a link to a directory in the cache.
+plain_path()
+{
+	[[ $1 =~ ^[-A-Za-z0-9_./+@=~]+$ ]]
+}
+
+if ! plain_path "$OUT"; then
+	link=$OUT OUT=$CACHE/out-$(cksum <<<"$OUT" | cut -d' ' -f1)
+	plain_path "$OUT" ||
+		die "the kernel cannot be built below $TOP, nor below $CACHE, for the blanks or other such characters in these names; nothing was made; set OUT to a directory without"
+	mkdir -p "$OUT" || die "cannot write $OUT; nothing was made"
+	[ "$(readlink "$link")" = "$OUT" ] || ln -sT "$OUT" "$link" ||
+		die "$link cannot be made a link to $OUT; nothing was made; remove $link, or set OUT to a directory without blanks and colons in its name"
+fi
+export OUT
+
 say()
 {
 	printf '%s\n' "$*"
