@@ -11,6 +11,10 @@ ARCH =
 MAKEOVERRIDES =
 unexport ARCH
 
+# The tests of make test: a group, or those of these names or patterns.
+GROUP = test
+T =
+
 # The programs of make fuzz: the first seed, and how many.
 SEED = 1
 COUNT = 1000
@@ -40,31 +44,15 @@ demo: setup	## stock beside patched: switching cost, and a real L1 with L2 VMs; 
 	@lab/demo $(ARCH)
 
 .PHONY: test
-test: setup	## all tests (prove): checks, unit tests, tests in the lab
-	@lab/test
-
-.PHONY: test-slow
-test-slow: setup	## what takes minutes more in Bochs
-	@lab/test tests/slow
-
-.PHONY: test-debug
-test-debug: setup	## all tests on debug kernels (KASAN, lockdep, KCSAN ...)
-	@lab/test tests/debug
+test: setup	## all tests (prove); GROUP=slow, GROUP=debug: what takes longer; T='NAME...': these
+	@set -f; lab/test $(if $(T),$(T),$(GROUP))
 
 .PHONY: fuzz
 fuzz: setup	## programs of a hostile L1, stock beside patched; MACHINE=, SEED=, COUNT=
 	@lab/fuzz --corpus $(if $(MACHINE),--machine $(MACHINE)) --seed $(SEED) --count $(COUNT)
 
-.PHONY: unit
-unit: setup	## the table in user space, with sanitizers
-	@lab/test tests/unit
-
-.PHONY: check
-check: setup	## checkpatch, sparse, W=1, shellcheck
-	@lab/test tests/check.t
-
 .PHONY: bench
-bench: setup	## the table in user space, timed beside one with a spinlock
+bench: setup	## the table in user space, timed beside one with a spinlock; fails if a bound does not hold
 	@bench/table
 
 .PHONY: clean

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 # What the kernel's own tools and shellcheck say of our files: nothing.
-# shellcheck source=tests/lab/lib.sh
-. "$(dirname "$0")/lab/lib.sh"
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
 cd "$top"
 # shellcheck source=lab/common.sh
 . lab/common.sh
@@ -62,14 +62,21 @@ for option in KVM_HYPERV KVM_SMM; do
 		lab/modules --check "$option"
 done
 
-# Symbolic links are left out: what they name is looked at once.
-mapfile -t scripts < <(tracked | while read -r file; do
-	[ -L "$file" ] || ! head -n 1 "$file" | grep -qE '^#!.*[/ ](ba|da)?sh( |$)' || echo "$file"
-done)
+# run_by PATTERN: our files with an interpreter that matches
+run_by()
+{
+	tracked | while read -r file; do
+		! head -n 1 "$file" | grep -qE "^#!.*[/ ]($1)( |\$)" || echo "$file"
+	done
+}
+
+mapfile -t scripts < <(run_by '(ba|da)?sh')
 quiet "shellcheck of ${#scripts[@]} scripts" shellcheck "${scripts[@]}" \
-	lab/common.sh lab/emulator/*.sh tests/lab/*.sh
-quiet "every file says its licence" sh -c '
-	git ls-files --cached --others --exclude-standard |
-	grep -E "\.([chS]|sh|py|t)$|^lab/[a-z]*$|Makefile$" | xargs grep -L SPDX-License-Identifier: |
-	grep -v -e "^lab/packages$" -e "^lab/splats$" || :'
+	lab/common.sh lab/emulator/*.sh tests/lib.sh
+mapfile -t scripts < <({
+	tracked '*.[chS]' '*.sh' '*.py' '*Makefile'
+	run_by '.*'
+} | sort -u)
+quiet "each of ${#scripts[@]} sources says its licence" sh -c '
+	! grep -L SPDX-License-Identifier: "$@" | grep .' sh "${scripts[@]}"
 echo "1..$count"

@@ -16,8 +16,8 @@ there()
 	evmcs)	grep -qs "TEST_F_TIMEOUT(evmcs, $2," "$kvm"/vmx_nested_evmcs_test.c ;;
 	page)	grep -qs "\<$2\>" "$kvm"/vmx_page_invalidation_* ;;
 	unit)	grep -qs "cmocka.*(${2#*.}\>\|\<TEST(${2#*.})\|^static void ${2#*.}(void \*\*" "$top/tests/unit/${2%%.*}.c" ;;
-	model)	grep -qsF "found \"$2\"" "$top/tests/model/model.t" ;;
-	fuzz)	[ -x "$top/tests/lab/fuzz.t" ] ;;
+	model)	grep -qsF "found \"$2\"" "$top/tests/model.t" ;;
+	fuzz)	[ -x "$top/tests/fuzz.t" ] ;;
 	*)	return 1 ;;
 	esac
 }

@@ -290,6 +290,48 @@ static void find(void **state)
 	vm_free(vm);
 }
 
+/* What the hook saw, by kind of point. */
+static int seen[AT_WALK + 1];
+
+static void note(enum stand_in_point p)
+{
+	seen[p]++;
+}
+
+/*
+ * A hit takes no lock and exchanges one word, whichever vCPU the context comes
+ * from. Going back to the last one does not look into a bucket either.
+ */
+static void hit_without_a_lock(void **state)
+{
+	struct vm *vm = vm_make_nested(8, 2);
+	int i, n;
+
+	(void)state;
+	for (i = 0; i < 8; i++)
+		assert_int_equal(visit(vm->vcpus[0], GPA(i)), NEW);
+
+	memset(seen, 0, sizeof(seen));
+	stand_in_hook = note;
+	for (n = 0; n < 1000; n++)
+		for (i = 0; i < 8; i++)
+			visit(vm->vcpus[n / 10 % 2], GPA(i));
+	stand_in_hook = NULL;
+	assert_int_equal(seen[AT_LOCK], 0);
+	assert_int_equal(seen[AT_EXCHANGE], 8000);
+	assert_stats(vm, 8, 8000, 0, 0);
+
+	memset(seen, 0, sizeof(seen));
+	stand_in_hook = note;
+	for (n = 0; n < 1000; n++)
+		visit(vm->vcpus[1], GPA(7));
+	stand_in_hook = NULL;
+	assert_int_equal(seen[AT_LOCK], 0);
+	assert_int_equal(seen[AT_WALK], 0);
+	assert_int_equal(seen[AT_EXCHANGE], 1000);
+	vm_free(vm);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -305,6 +347,7 @@ int main(void)
 		test(vcpu_destroyed_in_use),
 		test(vcpu_at_the_same_place),
 		test(find),
+		test(hit_without_a_lock),
 	};
 
 	return run_tap(tests);

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Many vCPUs, few control blocks: real threads steal, recycle, tear vCPUs down,
- * run out of memory, race to make the table. Round after round with another VM,
- * until the time is up.
+ * run out of memory, race to make the table. Round after round with another VM.
  *
  * What a context keeps is written without any synchronisation by who owns it,
  * so ThreadSanitizer proves that ownership excludes others and that each owner
@@ -11,7 +10,7 @@
  * be exact, and nothing may be left of the VM.
  *
  * SEED=n starts with the same parameters and steps; how the threads meet is up
- * to the machine. SECONDS_MAX=n is how long it runs.
+ * to the machine. ROUNDS=n is how many VMs it makes.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -322,18 +321,17 @@ static void round_of_threads(void)
 
 int main(void)
 {
-	unsigned long seconds = env_or("SECONDS_MAX", 15);
-	time_t end = time(NULL) + seconds;
+	unsigned long many = env_or("ROUNDS", 400);
 	int i;
 
 	seed = env_or("SEED", time(NULL));
-	printf("# SEED=%lu, %lu seconds\n", seed, seconds);
+	printf("# SEED=%lu, ROUNDS=%lu\n", seed, many);
 	fflush(stdout);
 
 	kvm_x86_ops.nested_ops = &ops;
 	for (i = 0; i < MAX_VCPUS; i++)
 		pthread_mutex_init(&places[i].mutex, NULL);
-	for (; time(NULL) < end; rounds++) {
+	for (; rounds < many; rounds++) {
 		rnd_seed(seed + rounds);
 		round_of_threads();
 	}

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # A patch that patch(1) is content with, but that lands in another function than
 # it names, or needs fuzz, is refused.
-# shellcheck source=tests/lab/lib.sh
-. "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/../lib.sh"
 
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
+# Needs: 2 CPUs, 5000 MB
 # Some two minutes per vendor of what make fuzz does: the corpus, and programs
 # from seeds, which L1 must not be able to tell from those on the stock kernel.
 # Then all L1 vCPUs at once, on SVM.
-# shellcheck source=tests/lab/lib.sh
+# shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 # fuzz MACHINE OPTION...
 fuzz()
 {
-	local machine=$1 code=0 said=$boots/fuzz-$1.said
+	local machine=$1 code=0 said=$results/fuzz-$1.said
 	shift
 
 	"$lab/fuzz" --machine "$machine" "$@" >"$said" 2>&1 || code=$?

@@ -5,8 +5,7 @@
 # put into a model must be found by one of its properties.
 set -euo pipefail
 
-top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-here=$top/tests/model
+here=$(cd "$(dirname "$0")" && pwd)/model
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir"

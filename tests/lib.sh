@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+# shellcheck disable=SC2034 # those who source this use the names
+# For the tests that are scripts: TAP goes to stdout, the lab's progress to stderr.
+set -euo pipefail
+
+tests=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+top=${tests%/*}
+lab=$top/lab
+out=${OUT:-$top/out}
+results=$out/results/test
+mkdir -p "$results"
+count=0
+
+# is HAVE WANT WHAT: one TAP line
+is()
+{
+	count=$((count + 1))
+	if [ "$1" = "$2" ]; then
+		echo "ok $count - $3"
+	else
+		echo "not ok $count - $3"
+		echo "#   have $1, want $2"
+	fi
+}

@@ -1,1 +1,0 @@
-../lab/storms.t
