@@ -7,17 +7,6 @@
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-# fuzz MACHINE OPTION...
-fuzz()
-{
-	local machine=$1 code=0 said=$results/fuzz-$1.said
-	shift
-
-	"$lab/fuzz" --machine "$machine" "$@" >"$said" 2>&1 || code=$?
-	sed 's/^/# /' "$said"
-	is "$code" 0 "$machine: lab/fuzz $*"
-}
-
 fuzz amd-qemu --corpus --count 1000
 fuzz intel --corpus --count 300
 fuzz amd --corpus --count 300

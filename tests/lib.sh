@@ -23,3 +23,15 @@ is()
 		echo "#   have $1, want $2"
 	fi
 }
+
+# fuzz MACHINE OPTION...: lab/fuzz, which compares stock and patched
+fuzz()
+{
+	local machine=$1 code=0
+	shift
+
+	"$lab/fuzz" --machine "$machine" "$@" >"$results/fuzz.said.$$" 2>&1 || code=$?
+	sed 's/^/# /' "$results/fuzz.said.$$"
+	rm "$results/fuzz.said.$$"
+	is "$code" 0 "$machine: lab/fuzz $*"
+}
