@@ -27,11 +27,10 @@ is()
 # fuzz MACHINE OPTION...: lab/fuzz, which compares stock and patched
 fuzz()
 {
-	local machine=$1 code=0
+	local machine=$1 said code=0
 	shift
 
-	"$lab/fuzz" --machine "$machine" "$@" >"$results/fuzz.said.$$" 2>&1 || code=$?
-	sed 's/^/# /' "$results/fuzz.said.$$"
-	rm "$results/fuzz.said.$$"
+	said=$("$lab/fuzz" --machine "$machine" "$@" 2>&1) || code=$?
+	sed 's/^/# /' <<<"$said"
 	is "$code" 0 "$machine: lab/fuzz $*"
 }

@@ -12,7 +12,7 @@ tree="$dir/a: tree"
 mkdir -p "$tree"/{tests/boots,lab/debug,jobs} "$dir/bin"
 cp "$tests"/{run,room} "$tree/tests/"
 cp "$tests"/boots/{run,judge.py} "$tree/tests/boots/"
-unset OUT
+unset OUT PERL_TEST_HARNESS_DUMP_TAP
 run=$tree/tests/run
 logs=$tree/out/results/test
 
