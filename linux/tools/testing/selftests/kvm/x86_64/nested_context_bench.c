@@ -9,6 +9,22 @@
  * instructions as time (QEMU's -icount shift=0, Bochs), the figures are
  * instructions.
  *
+ * After each round trip, outside what is timed, L1 exits to this program, which
+ * reads the VM's statistics: the context was a hit if it was reused, or if no
+ * load was counted, as this vCPU used it last; else it was a miss.  mean is over
+ * both, hit and miss are medians.  Without contexts there are no kinds.
+ *
+ * L0 does other things, too, which would distort the mean.  So a round trip is
+ * left out if L0's clock ticked or the vCPU's thread was scheduled out since the
+ * one before; left_out says how many.  Long ones are left out more often than
+ * short ones: hits and misses enter the mean in the proportion in which they
+ * occurred.  The kernel frees the areas that memunmap() leaves in a worker, so
+ * the mean lacks that part of what unmanaged memory costs.
+ *
+ * With --batch L1 exits only when all round trips are done.  It shows that the
+ * exits change nothing: median and min are the same.  Nothing is left out then,
+ * so there is no mean.
+ *
  *	same	one L2 is entered again and again
  *	loop	one L1 vCPU enters its N L2s in turn
  *	migrate	as loop, and after each pass the next L1 vCPU takes over all L2s
@@ -31,6 +47,7 @@
 #include <getopt.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <sys/resource.h>
 
 #include "nested_context_common.h"
 #include "nested_context_svm.h"
@@ -191,12 +208,19 @@ static const struct bench_arch bench_archs[] = {
 
 /* ---- L1 ---- */
 
+/* Why L1 exits to the host. */
+enum l1_sync {
+	L1_TURN_OVER,
+	L1_SAMPLE,
+};
+
 /* Written by the host before each run. */
 static struct {
 	unsigned int arch;
 	unsigned int nr_l2;
 	unsigned int passes;		/* over all L2s, in this turn */
 	bool record;
+	bool stop;			/* exit to the host after each sample */
 	bool unload;			/* the L2s leave the vCPU after this turn */
 	u32 *samples;
 	u32 *loads;			/* the part of each sample that is @load */
@@ -231,7 +255,7 @@ static void l1_main(void *scratch, u64 scratch_gpa, bool make_l2s)
 		if (arch->unload)
 			l1_unload_all(arch);
 	}
-	GUEST_SYNC(0);
+	GUEST_SYNC(L1_TURN_OVER);
 
 	for (;;) {
 		for (pass = 0; pass < job.passes; pass++) {
@@ -249,11 +273,13 @@ static void l1_main(void *scratch, u64 scratch_gpa, bool make_l2s)
 					continue;
 				job.samples[job.nr_samples] = after - before;
 				job.loads[job.nr_samples++] = loaded - before;
+				if (job.stop)
+					GUEST_SYNC(L1_SAMPLE);
 			}
 		}
 		if (job.unload && arch->unload)
 			l1_unload_all(arch);
-		GUEST_SYNC(0);
+		GUEST_SYNC(L1_TURN_OVER);
 	}
 }
 
@@ -270,6 +296,26 @@ struct options {
 	u64 phys;
 	bool unmanaged;
 	bool maps;
+	bool batch;
+};
+
+/* What the host knows of a round trip. */
+enum trip_kind {
+	TRIP_ANY,		/* there are no contexts, or nobody looked */
+	TRIP_HIT,
+	TRIP_MISS,
+	NR_TRIP_KINDS,
+};
+
+struct trip {
+	enum trip_kind kind;
+	bool left_out;
+};
+
+/* What changes while L0 does something else than run the vCPU. */
+struct l0_activity {
+	struct timespec tick;
+	long switches;
 };
 
 struct bench;
@@ -295,6 +341,11 @@ struct bench {
 	u32 *samples;
 	u32 *loads;
 	u64 nr_samples;
+	bool contexts;
+	struct trip *trips;
+	u64 nr_trips;
+	struct nested_context_stats stats;
+	struct l0_activity activity;
 };
 
 struct map_counts {
@@ -303,20 +354,81 @@ struct map_counts {
 	double remaps;
 };
 
-static void vcpu_take_turn(struct kvm_vcpu *vcpu)
+/*
+ * Reads the statistics by the library's function, which keeps its file open:
+ * this happens at each round trip.
+ */
+static struct nested_context_stats bench_stats(struct bench *b)
+{
+	struct nested_context_stats s = {};
+
+	if (!nested_context_present())
+		return s;
+
+	s.new = vm_get_stat(b->vm, "nested_context_new");
+	s.reuse = vm_get_stat(b->vm, "nested_context_reuse");
+	s.recycle = vm_get_stat(b->vm, "nested_context_recycle");
+	s.fallback = vm_get_stat(b->vm, "nested_context_fallback");
+	return s;
+}
+
+/* The coarse clock moves at each tick and at no other time. */
+static struct l0_activity l0_activity(void)
+{
+	struct l0_activity a;
+	struct rusage usage;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &a.tick);
+	getrusage(RUSAGE_THREAD, &usage);
+	a.switches = usage.ru_nvcsw + usage.ru_nivcsw;
+	return a;
+}
+
+static bool l0_was_busy(struct l0_activity *before)
+{
+	struct l0_activity now = l0_activity();
+	bool busy = now.switches != before->switches ||
+		    now.tick.tv_sec != before->tick.tv_sec ||
+		    now.tick.tv_nsec != before->tick.tv_nsec;
+
+	*before = now;
+	return busy;
+}
+
+static void bench_note_trip(struct bench *b)
+{
+	struct nested_context_stats now = bench_stats(b), s;
+	struct trip *trip = &b->trips[b->nr_trips++];
+
+	s = nested_context_stats_sub(now, b->stats);
+	b->stats = now;
+	trip->kind = TRIP_ANY;
+	if (b->contexts)
+		trip->kind = nested_context_loads(s) == s.reuse ? TRIP_HIT : TRIP_MISS;
+	trip->left_out = l0_was_busy(&b->activity);
+}
+
+static void vcpu_take_turn(struct bench *b, struct kvm_vcpu *vcpu)
 {
 	struct ucall uc;
 
-	vcpu_run(vcpu);
-	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
-	switch (get_ucall(vcpu, &uc)) {
-	case UCALL_SYNC:
-		return;
-	case UCALL_ABORT:
-		REPORT_GUEST_ASSERT(uc);
-		break;
-	default:
-		TEST_FAIL("Unexpected ucall %lu", uc.cmd);
+	b->activity = l0_activity();
+
+	for (;;) {
+		vcpu_run(vcpu);
+		TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
+		switch (get_ucall(vcpu, &uc)) {
+		case UCALL_SYNC:
+			if (uc.args[1] == L1_TURN_OVER)
+				return;
+			bench_note_trip(b);
+			break;
+		case UCALL_ABORT:
+			REPORT_GUEST_ASSERT(uc);
+			break;
+		default:
+			TEST_FAIL("Unexpected ucall %lu", uc.cmd);
+		}
 	}
 }
 
@@ -335,7 +447,7 @@ static void *turn_taker(void *arg)
 		sem_wait(&t->go);
 		if (t->bench->quit)
 			return NULL;
-		vcpu_take_turn(t->vcpu);
+		vcpu_take_turn(t->bench, t->vcpu);
 		sem_post(&t->bench->done);
 	}
 }
@@ -395,6 +507,10 @@ static void bench_init(struct bench *b, const struct options *opt,
 				       2 * sample_pages + 512, l1_main, vcpus);
 	bench_add_memory(b);
 
+	b->contexts = nested_context_get_ratio();
+	b->trips = calloc(MAX_SAMPLES, sizeof(*b->trips));
+	TEST_ASSERT(b->trips, "Can't allocate %u trips", MAX_SAMPLES);
+
 	samples = vm_vaddr_alloc_pages(b->vm, sample_pages);
 	b->samples = addr_gva2hva(b->vm, samples);
 	loads = vm_vaddr_alloc_pages(b->vm, sample_pages);
@@ -405,6 +521,7 @@ static void bench_init(struct bench *b, const struct options *opt,
 	job.loads = (u32 *)loads;
 	job.nr_samples = 0;
 	job.record = false;
+	job.stop = false;
 	job.unload = false;
 	sync_global_to_guest(b->vm, job);
 
@@ -431,6 +548,7 @@ static void bench_run(struct bench *b, enum bench_pattern pattern,
 
 	sync_global_from_guest(b->vm, job);
 	job.record = record;
+	job.stop = record && !b->opt->batch;
 	job.passes = rounds;
 	if (pattern == PATTERN_MIGRATE) {
 		turns = rounds;
@@ -438,6 +556,7 @@ static void bench_run(struct bench *b, enum bench_pattern pattern,
 		job.unload = true;
 	}
 	sync_global_to_guest(b->vm, job);
+	b->stats = bench_stats(b);
 
 	for (i = 0; i < turns; i++)
 		bench_turn(b, i % b->nr_vcpus);
@@ -456,6 +575,7 @@ static void bench_destroy(struct bench *b)
 		pthread_join(b->taker[i].thread, NULL);
 	}
 	kvm_vm_free(b->vm);
+	free(b->trips);
 	munmap(b->mem, b->mem_size);
 }
 
@@ -567,11 +687,96 @@ static struct map_counts count_maps(const struct options *opt, unsigned int nr_l
 
 /* ---- Cells ---- */
 
+/* Round trips of one kind.  @sum and @median are of those that are kept. */
+struct kind_figures {
+	u64 all;
+	u64 kept;
+	u64 sum;
+	u32 median;
+};
+
+struct cell_figures {
+	struct kind_figures kind[NR_TRIP_KINDS];
+	u64 left_out;
+	u32 median;
+	u32 min;
+	u32 max;
+	u32 load;
+};
+
 static int compare_samples(const void *a, const void *b)
 {
 	u32 x = *(const u32 *)a, y = *(const u32 *)b;
 
 	return x < y ? -1 : x > y;
+}
+
+static u32 median(u32 *samples, u64 nr)
+{
+	qsort(samples, nr, sizeof(*samples), compare_samples);
+	return samples[nr / 2];
+}
+
+static void kind_figures(struct bench *b, enum trip_kind kind,
+			 struct kind_figures *f, u32 *kept)
+{
+	u64 i;
+
+	for (i = 0; i < b->nr_samples; i++) {
+		if (b->trips[i].kind != kind)
+			continue;
+		f->all++;
+		if (b->trips[i].left_out)
+			continue;
+		kept[f->kept++] = b->samples[i];
+		f->sum += b->samples[i];
+	}
+	if (f->kept)
+		f->median = median(kept, f->kept);
+}
+
+static struct cell_figures cell_figures(struct bench *b)
+{
+	u32 *kept = calloc(b->nr_samples, sizeof(*kept));
+	struct cell_figures f = {};
+	u64 i, nr = 0;
+	int kind;
+
+	TEST_ASSERT(kept, "Can't allocate %lu samples", b->nr_samples);
+
+	for (kind = 0; kind < NR_TRIP_KINDS; kind++)
+		kind_figures(b, kind, &f.kind[kind], kept);
+
+	for (i = 0; i < b->nr_samples; i++) {
+		if (!b->trips[i].left_out)
+			kept[nr++] = b->samples[i];
+	}
+	TEST_ASSERT(nr, "L0 was busy during each of %lu round trips", b->nr_samples);
+	f.left_out = b->nr_samples - nr;
+	f.median = median(kept, nr);
+	f.min = kept[0];
+	f.max = kept[nr - 1];
+	f.load = median(b->loads, b->nr_samples);
+
+	free(kept);
+	return f;
+}
+
+/* Of each kind as much as occurred, those left out included. */
+static double cell_mean(const struct cell_figures *f)
+{
+	double sum = 0, all = 0;
+	int kind;
+
+	for (kind = 0; kind < NR_TRIP_KINDS; kind++) {
+		const struct kind_figures *k = &f->kind[kind];
+
+		if (!k->kept)
+			continue;
+		sum += (double)k->sum / k->kept * k->all;
+		all += k->all;
+	}
+	return sum / all;
 }
 
 static void bench_cell(const struct options *opt, unsigned int nr_l2,
@@ -580,8 +785,9 @@ static void bench_cell(const struct options *opt, unsigned int nr_l2,
 	unsigned int nr_vcpus = pattern == PATTERN_MIGRATE ? opt->l1_vcpus : 1;
 	struct nested_context_stats before, s;
 	struct map_counts maps = {};
-	u64 loads;
+	struct cell_figures f;
 	struct bench b;
+	u64 loads;
 
 	bench_init(&b, opt, nr_l2, nr_vcpus);
 	bench_run(&b, pattern, warmup_rounds(opt, nr_l2), false);
@@ -590,17 +796,23 @@ static void bench_cell(const struct options *opt, unsigned int nr_l2,
 	s = nested_context_stats_sub(nested_context_read_stats(b.vm), before);
 
 	TEST_ASSERT_EQ(b.nr_samples, (u64)opt->rounds * nr_l2);
-	qsort(b.samples, b.nr_samples, sizeof(*b.samples), compare_samples);
-	qsort(b.loads, b.nr_samples, sizeof(*b.loads), compare_samples);
+	TEST_ASSERT_EQ(b.nr_trips, opt->batch ? 0 : b.nr_samples);
+	f = cell_figures(&b);
 
-	printf("cell arch=%s memory=%s l2=%u l1_vcpus=%u pattern=%s median=%u min=%u max=%u",
+	printf("cell arch=%s memory=%s l2=%u l1_vcpus=%u pattern=%s",
 	       opt->arch->name, opt->unmanaged ? "unmanaged" : "managed",
-	       nr_l2, nr_vcpus, pattern_names[pattern],
-	       b.samples[b.nr_samples / 2], b.samples[0],
-	       b.samples[b.nr_samples - 1]);
+	       nr_l2, nr_vcpus, pattern_names[pattern]);
+	if (!opt->batch)
+		printf(" mean=%.0f", cell_mean(&f));
+	if (f.kind[TRIP_HIT].kept)
+		printf(" hit=%u", f.kind[TRIP_HIT].median);
+	if (f.kind[TRIP_MISS].kept)
+		printf(" miss=%u", f.kind[TRIP_MISS].median);
+	printf(" median=%u min=%u max=%u", f.median, f.min, f.max);
+	if (!opt->batch)
+		printf(" left_out=%lu/%lu", f.left_out, b.nr_samples);
 	if (opt->arch->load_name)
-		printf(" %s=%u", opt->arch->load_name,
-		       b.loads[b.nr_samples / 2]);
+		printf(" %s=%u", opt->arch->load_name, f.load);
 	bench_destroy(&b);
 
 	if (opt->maps)
@@ -628,7 +840,8 @@ static void usage(const char *name)
 	       "                        (default 3000)\n"
 	       "  --l1-vcpus N          for migrate (default 2)\n"
 	       "  --unmanaged --phys A  back control blocks from /dev/mem at A\n"
-	       "  --maps                count page mappings in a second pass\n",
+	       "  --maps                count page mappings in a second pass\n"
+	       "  --batch               L1 exits once, not after each round trip\n",
 	       name);
 }
 
@@ -690,6 +903,7 @@ static void parse_options(struct options *opt, int argc, char **argv)
 		{ "unmanaged",	no_argument,	   NULL, 'u' },
 		{ "phys",	required_argument, NULL, 'a' },
 		{ "maps",	no_argument,	   NULL, 'm' },
+		{ "batch",	no_argument,	   NULL, 'b' },
 		{ "help",	no_argument,	   NULL, 'h' },
 		{ }
 	};
@@ -720,6 +934,9 @@ static void parse_options(struct options *opt, int argc, char **argv)
 			break;
 		case 'm':
 			opt->maps = true;
+			break;
+		case 'b':
+			opt->batch = true;
 			break;
 		default:
 			usage(argv[0]);
