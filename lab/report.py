@@ -1,39 +1,45 @@
 # SPDX-License-Identifier: GPL-2.0
 """Turns the lab's logs into a table and one JSON document.
 
-usage: report.py demo VERSION WORKDIR JSON    prints the table
+usage: report.py demo VERSION WORKDIR JSON    prints the tables
        report.py test VERSION TAPDIR JSON     prints nothing
        report.py fuzz VERSION WORKDIR JSON    prints what differs; exits with 1 if
                                               anything is wrong
+JSON is out/results/TARGET.json: the emulators' versions are in out/emulator.
 """
 import json
 import os
 import re
-import subprocess
 import sys
 
-# Each emulator's key in the document, what it says of itself, and where its version is.
-PROGRAMS = {"qemu": (["qemu-system-x86_64", "--version"], r"emulator version (\d+\.\d+)"),
-            "bochs": (["bochs-bin", "--help"], r"Bochs x86 Emulator (\d+\.\d+)")}
+# The lab's machines: emulator and model of CPU.
+MACHINES = {"intel": ("bochs", "sapphire_rapids"), "amd": ("bochs", "ryzen"),
+            "amd-qemu": ("qemu", "EPYC")}
 
-# The demo's two halves: how a table is headed, and what its figures count.
-HALVES = {"svm": ("Nested SVM", "qemu", "QEMU {} software emulation", ""),
-          "vmx": ("Nested VMX", "bochs", "Bochs {}",
-                  ";\nBochs counts each iteration of a rep string instruction as one")}
+# The demo's two halves: the machine that counts switches, and the real L1's.
+HALVES = {"svm": ("amd", "amd-qemu"), "vmx": ("intel", "intel")}
 
 
 def host():
-    found = {"cpus": os.cpu_count()}
-    for name, (command, pattern) in PROGRAMS.items():
+    release = {}
+    try:
+        with open("/etc/os-release", encoding="utf-8") as text:
+            release = dict(line.strip().split("=", 1) for line in text if "=" in line)
+    except OSError:
+        pass
+    names = (release.get(field, "").strip('"') for field in ("ID", "VERSION_ID"))
+    return {"distribution": " ".join(filter(None, names)), "cpus": os.cpu_count()}
+
+
+def machines(emulators):
+    """What each machine is; one without its emulator is left out."""
+    found = {}
+    for name, (emulator, model) in MACHINES.items():
         try:
-            said = subprocess.run(command, check=False, stdin=subprocess.DEVNULL,
-                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                  text=True, errors="replace").stdout
+            with open(f"{emulators}/{emulator}/version", encoding="utf-8") as version:
+                found[name] = f"{version.read().strip()}, {model}"
         except OSError:
             continue
-        version = re.search(pattern, said)
-        if version:
-            found[name] = version.group(1)
     return found
 
 
@@ -54,20 +60,20 @@ def lines(path, word):
                        (field.split("=", 1) for field in fields[1:] if "=" in field)}
 
 
-def cells(path, l0):
+def cells(path, machine, l0):
     for cell in lines(path, "cell"):
-        row = {"arch": cell["arch"], "l0": l0, "memory": cell["memory"],
-               "l2": cell["l2"], "l1_vcpus": cell["l1_vcpus"],
-               "pattern": cell["pattern"],
-               "insns": {k: cell[k] for k in ("median", "min", "max") if k in cell}}
-        row.update({k: cell[k] for k in ("vmptrld", "maps", "remaps", "vmwrites",
-                                         "hits", "ratio") if k in cell})
+        row = {"arch": cell["arch"], "machine": machine, "l0": l0}
+        row.update({k: cell[k] for k in ("memory", "l2", "l1_vcpus", "pattern")})
+        row["insns"] = {k: cell[k] for k in ("mean", "hit", "miss", "median", "min", "max")
+                        if k in cell}
+        row.update({k: cell[k] for k in ("left_out", "vmptrld", "maps", "remaps", "hits",
+                                         "ratio") if k in cell})
         yield row
 
 
-def real_l1(path, l0):
+def real_l1(path, machine, l0):
     l1, vms, kvm = (next(lines(path, word)) for word in ("l1", "l2vm", "real-l1"))
-    row = {"arch": kvm["arch"], "l0": l0, "l1": l1["release"],
+    row = {"arch": kvm["arch"], "machine": machine, "l0": l0, "l1": f"Linux {l1['release']}",
            "l1_vcpus": kvm["l1_vcpus"], "l2": vms["l2"], "l2_exits": vms["exits"],
            "nested_runs": kvm["nested_run"]}
     if "nested_context_new" in kvm:
@@ -75,68 +81,62 @@ def real_l1(path, l0):
         counts = {kind: kvm["nested_context_" + kind] for kind in kinds}
         row["loads"] = sum(counts.values())
         row.update({k: v for k, v in counts.items() if k != "new"})
-    # In QEMU this part runs without instructions counted; Bochs has no other time.
-    if row["arch"] == "vmx":
-        row["insns_per_l2_exit"] = round(vms["tsc"] / vms["exits"])
+    # In QEMU a real L1 runs without instructions counted; Bochs has no other time.
+    if MACHINES[machine][0] == "bochs":
+        row["insns_per_l2_exit"] = {"all": round(vms["tsc"] / vms["exits"])}
     return row
 
 
-def key(row):
-    return (row["arch"], row.get("memory"), row.get("pattern"), row["l2"],
-            row["l1_vcpus"], row.get("ratio"))
-
-
 def ratio(patched, stock):
-    return f"{patched / stock:.3f}" if stock else "-"
+    return f"{patched / stock:.3f}"
 
 
-# The columns of the switching table: heading, width, the field it is about, what
-# it shows of a stock row and of a patched one. A field that no row has gets no
-# column, one that these rows lack a dash.
+# The columns of the switching table: heading, width, and what it shows of a stock row
+# and of a patched one. A column for which no row has anything is left out.
 COLUMNS = [
-    ("stock", 10, "insns", lambda old, new: old["insns"]["median"]),
-    ("patched", 10, "insns", lambda old, new: new["insns"]["median"]),
-    ("ratio", 8, "insns",
-     lambda old, new: ratio(new["insns"]["median"], old["insns"]["median"])),
-    ("vmptrld", 10, "vmptrld", lambda old, new: old["vmptrld"]),
-    ("patched", 9, "vmptrld", lambda old, new: new["vmptrld"]),
-    ("maps", 7, "maps", lambda old, new: old["maps"]),
-    ("patched", 9, "maps", lambda old, new: new["maps"]),
-    ("hits", 9, "hits", lambda old, new: f"{new['hits']:.1%}"),
+    ("N", 4, lambda old, new: new["l2"]),
+    ("room", 6, lambda old, new: new["ratio"] * new["l1_vcpus"]),
+    ("stock", 8, lambda old, new: old["insns"]["mean"]),
+    ("patched", 9, lambda old, new: new["insns"]["mean"]),
+    ("ratio", 7, lambda old, new: ratio(new["insns"]["mean"], old["insns"]["mean"])),
+    ("hit", 8, lambda old, new: new["insns"]["hit"]),
+    ("miss", 8, lambda old, new: new["insns"]["miss"]),
+    ("vmptrld", 9, lambda old, new: old["vmptrld"]),
+    ("patched", 9, lambda old, new: new["vmptrld"]),
+    ("maps", 6, lambda old, new: old["maps"]),
+    ("patched", 9, lambda old, new: new["maps"]),
+    ("hits", 8, lambda old, new: f"{new['hits']:.1%}"),
 ]
 
 
-def cell_text(column, old, new):
+def column_text(column, old, new):
     try:
-        return f"{column[3](old, new):>{column[1]}}"
+        return str(column[2](old, new))
     except KeyError:
-        return f"{'-':>{column[1]}}"
+        return "-"
 
 
-def print_switching(rows, counts):
-    stock = {key(r): r for r in rows if r["l0"] == "stock"}
-    columns = [c for c in COLUMNS if any(c[2] in r for r in rows)]
-    print("Instructions per L2 round trip (median, L0 with mitigations=off);\n"
-          f"L1 runs N L2s in a loop on one vCPU{counts}")
-    print(f"{'memory':<11}{'N':>4}" + "".join(f"{c[0]:>{c[1]}}" for c in columns))
+def print_switching(rows):
+    stock = {(r["memory"], r["pattern"], r["l2"], r["l1_vcpus"]): r
+             for r in rows if r["l0"] == "stock"}
+    table = []
     for row in (r for r in rows if r["l0"] == "patched"):
-        # Another capacity is compared with the one stock figure there is.
-        old = stock.get(key({**row, "ratio": None}), {})
-        text = f"{row['memory']:<11}{row['l2']:>4}"
-        text += "".join(cell_text(c, old, row) for c in columns)
-        if "ratio" in row:
-            text += f"  capacity {row['ratio'] * row['l1_vcpus']}"
-        print(text)
+        old = stock[row["memory"], row["pattern"], row["l2"], row["l1_vcpus"]]
+        table.append((row["memory"], [column_text(c, old, row) for c in COLUMNS]))
+    used = [i for i in range(len(COLUMNS)) if any(texts[i] != "-" for _, texts in table)]
+    print("Instructions per L2 round trip, L0 with mitigations=off: stock and patched are means of all,\n"
+          "hit and miss medians; L1 runs N L2s in a loop on one vCPU, its VM has room contexts")
+    for memory, texts in [("memory", [c[0] for c in COLUMNS])] + table:
+        print(f"{memory:<9}" + "".join(f"{texts[i]:>{COLUMNS[i][1]}}" for i in used))
 
 
 def print_real_l1(old, row):
     vcpus = "vCPU" if row["l1_vcpus"] == 1 else "vCPUs"
-    print("\nA real L1: Debian's own kernel in QEMU, its KVM running L2 VMs all at once\n"
-          f"{row['l2']} L2 VMs on {row['l1_vcpus']} L1 {vcpus}, "
+    print(f"{row['l2']} L2 VMs on {row['l1_vcpus']} L1 {vcpus}, "
           f"{row['l2_exits']} L2 exits to L1's user space, every value right on stock "
           "and on patched")
     if "insns_per_l2_exit" in row:
-        have, was = row["insns_per_l2_exit"], old["insns_per_l2_exit"]
+        have, was = row["insns_per_l2_exit"]["all"], old["insns_per_l2_exit"]["all"]
         print(f"  instructions per L2 exit, all of L0, L1 and L2: stock {was}, "
               f"patched {have}, ratio {ratio(have, was)}")
     if "loads" in row:
@@ -146,18 +146,22 @@ def print_real_l1(old, row):
               f"recycle {row['recycle']}, fallback {row['fallback']}")
 
 
-def demo(version, work):
+def demo(version, work, known):
     """The vendors whose logs are there, SVM first."""
-    rows, programs = [], host()
-    for arch, (title, program, emulator, counts) in HALVES.items():
-        if not os.path.isdir(f"{work}/bench-{arch}-stock"):
+    rows = []
+    for arch, (counting, realistic) in HALVES.items():
+        if not os.path.isdir(f"{work}/bench-{counting}-stock"):
             continue
         both = ("stock", "patched")
-        switching = [row for l0 in both
-                     for row in cells(f"{work}/bench-{arch}-{l0}/results.log", l0)]
-        real = [real_l1(f"{work}/real-{arch}-{l0}/results.log", l0) for l0 in both]
-        print(f"\n{title} on Linux {version}, {emulator.format(programs.get(program, ''))}\n")
-        print_switching(switching, counts)
+        switching = [row for l0 in both for row in
+                     cells(f"{work}/bench-{counting}-{l0}/results.log", counting, l0)]
+        real = [real_l1(f"{work}/real-{realistic}-{l0}/results.log", realistic, l0)
+                for l0 in both]
+        print(f"\nNested {arch.upper()} on Linux {version}; "
+              f"machine {counting}: {known[counting]}\n")
+        print_switching(switching)
+        print(f"\nA real L1, Debian's own kernel in QEMU, its KVM running L2 VMs all at once;\n"
+              f"machine {realistic}: {known[realistic]}")
         print_real_l1(*real)
         rows += switching + real
     print()
@@ -235,9 +239,11 @@ def fuzz(version, work):
 
 def main():
     target, version, source, path = sys.argv[1:5]
-    rows = {"demo": lambda: demo(version, source), "test": lambda: test(source),
+    known = machines(os.path.join(os.path.dirname(path), os.pardir, "emulator"))
+    rows = {"demo": lambda: demo(version, source, known), "test": lambda: test(source),
             "fuzz": lambda: fuzz(version, source)}[target]()
-    document = {"target": target, "kernel": version, "host": host(), "rows": rows}
+    document = {"target": target, "kernel": version, "host": host(), "machines": known,
+                "rows": rows}
     with open(path + ".new", "w", encoding="utf-8") as out:
         json.dump(document, out, indent=1)
         out.write("\n")

@@ -16,7 +16,7 @@
  *
  * L0 does other things, too, which would distort the mean.  So a round trip is
  * left out if L0's clock ticked or the vCPU's thread was scheduled out since the
- * one before; left_out says how many.  Long ones are left out more often than
+ * one before; left_out is their share.  Long ones are left out more often than
  * short ones: hits and misses enter the mean in the proportion in which they
  * occurred.  The kernel frees the areas that memunmap() leaves in a worker, so
  * the mean lacks that part of what unmanaged memory costs.
@@ -63,6 +63,9 @@
 #define MAX_L1_VCPUS	16
 #define MAX_SAMPLES	(64 * 1024)
 #define MAX_CELLS	32
+
+/* Nothing is timed while mappings are counted: contexts settle, no more. */
+#define MAPS_WARMUP_ROUNDS	16
 
 enum bench_pattern {
 	PATTERN_SAME,
@@ -668,7 +671,7 @@ static struct map_counts count_maps(const struct options *opt, unsigned int nr_l
 	double trips;
 
 	bench_init(&b, opt, nr_l2, nr_vcpus);
-	bench_run(&b, pattern, warmup_rounds(opt, nr_l2), false);
+	bench_run(&b, pattern, MAPS_WARMUP_ROUNDS, false);
 	if (probes_add()) {
 		probes_read(&maps[0], &remaps[0]);
 		bench_run(&b, pattern, opt->rounds, false);
@@ -810,7 +813,7 @@ static void bench_cell(const struct options *opt, unsigned int nr_l2,
 		printf(" miss=%u", f.kind[TRIP_MISS].median);
 	printf(" median=%u min=%u max=%u", f.median, f.min, f.max);
 	if (!opt->batch)
-		printf(" left_out=%lu/%lu", f.left_out, b.nr_samples);
+		printf(" left_out=%.4f", (double)f.left_out / b.nr_samples);
 	if (opt->arch->load_name)
 		printf(" %s=%u", opt->arch->load_name, f.load);
 	bench_destroy(&b);
@@ -822,8 +825,8 @@ static void bench_cell(const struct options *opt, unsigned int nr_l2,
 
 	if (nested_context_present()) {
 		loads = nested_context_loads(s);
-		printf(" new=%lu reuse=%lu recycle=%lu fallback=%lu",
-		       s.new, s.reuse, s.recycle, s.fallback);
+		printf(" ratio=%u new=%lu reuse=%lu recycle=%lu fallback=%lu",
+		       nested_context_get_ratio(), s.new, s.reuse, s.recycle, s.fallback);
 		if (loads)
 			printf(" hits=%.4f", (double)s.reuse / loads);
 	}
