@@ -31,7 +31,7 @@
  *
  * On VMX a round trip is VMPTRLD and VMRESUME, also where the VMCS is current
  * already.  With migrate it is VMCLEAR on the vCPU that the L2 leaves, VMPTRLD
- * and VMLAUNCH on the next.  vmptrld is the median of VMPTRLD alone.
+ * and VMLAUNCH on the next.  vmptrld is the mean of VMPTRLD alone.
  *
  * With --unmanaged the pages that L0 reaches for a control block come from
  * /dev/mem at --phys, beyond the end of the kernel's memory (mem=): they have
@@ -64,8 +64,9 @@
 #define MAX_SAMPLES	(64 * 1024)
 #define MAX_CELLS	32
 
-/* Nothing is timed while mappings are counted: contexts settle, no more. */
-#define MAPS_WARMUP_ROUNDS	16
+/* Mappings are counted and not timed: contexts settle, and a few rounds tell. */
+#define MAPS_WARMUP_ROUNDS	8
+#define MAPS_TRIPS		128
 
 enum bench_pattern {
 	PATTERN_SAME,
@@ -98,7 +99,7 @@ struct bench_arch {
 	void (*round_trip)(unsigned int l2);
 	void (*unload)(unsigned int l2);
 
-	/* The name under which the median of @load is told. */
+	/* The name under which the mean of @load is told. */
 	const char *load_name;
 };
 
@@ -293,7 +294,7 @@ struct options {
 	unsigned int l2s[MAX_CELLS];
 	unsigned int nr_l2s;
 	bool patterns[NR_PATTERNS];
-	unsigned int rounds;
+	unsigned int trips;
 	unsigned int warmup;
 	unsigned int l1_vcpus;
 	u64 phys;
@@ -543,6 +544,12 @@ static void bench_init(struct bench *b, const struct options *opt,
 	}
 }
 
+/* Whole rounds, so that each L2 makes as many round trips as the others. */
+static unsigned int rounds_for(unsigned int trips, unsigned int nr_l2)
+{
+	return DIV_ROUND_UP(trips, nr_l2);
+}
+
 /* Lets every L2 make @rounds round trips. */
 static void bench_run(struct bench *b, enum bench_pattern pattern,
 		      unsigned int rounds, bool record)
@@ -653,30 +660,21 @@ static void probes_read(u64 *maps, u64 *remaps)
 	fclose(f);
 }
 
-/*
- * The kernel frees what memunmap() leaves in large batches, and until then each
- * memremap() searches longer: warm up until that has happened.
- */
-static unsigned int warmup_rounds(const struct options *opt, unsigned int nr_l2)
-{
-	return DIV_ROUND_UP(opt->warmup, nr_l2);
-}
-
 static struct map_counts count_maps(const struct options *opt, unsigned int nr_l2,
 				    unsigned int nr_vcpus, enum bench_pattern pattern)
 {
 	u64 maps[2], remaps[2];
+	unsigned int rounds = rounds_for(MAPS_TRIPS, nr_l2);
+	double trips = (double)rounds * nr_l2;
 	struct map_counts c = {};
 	struct bench b;
-	double trips;
 
 	bench_init(&b, opt, nr_l2, nr_vcpus);
 	bench_run(&b, pattern, MAPS_WARMUP_ROUNDS, false);
 	if (probes_add()) {
 		probes_read(&maps[0], &remaps[0]);
-		bench_run(&b, pattern, opt->rounds, false);
+		bench_run(&b, pattern, rounds, false);
 		probes_read(&maps[1], &remaps[1]);
-		trips = (double)opt->rounds * nr_l2;
 		c.maps = (maps[1] - maps[0]) / trips;
 		c.remaps = (remaps[1] - remaps[0]) / trips;
 		c.valid = true;
@@ -690,11 +688,12 @@ static struct map_counts count_maps(const struct options *opt, unsigned int nr_l
 
 /* ---- Cells ---- */
 
-/* Round trips of one kind.  @sum and @median are of those that are kept. */
+/* Round trips of one kind.  The sums and @median are of those that are kept. */
 struct kind_figures {
 	u64 all;
 	u64 kept;
 	u64 sum;
+	u64 load_sum;
 	u32 median;
 };
 
@@ -704,7 +703,8 @@ struct cell_figures {
 	u32 median;
 	u32 min;
 	u32 max;
-	u32 load;
+	double mean;
+	double load_mean;
 };
 
 static int compare_samples(const void *a, const void *b)
@@ -733,9 +733,29 @@ static void kind_figures(struct bench *b, enum trip_kind kind,
 			continue;
 		kept[f->kept++] = b->samples[i];
 		f->sum += b->samples[i];
+		f->load_sum += b->loads[i];
 	}
 	if (f->kept)
 		f->median = median(kept, f->kept);
+}
+
+/* Of each kind as much as occurred, those left out included. */
+static void cell_means(struct cell_figures *f)
+{
+	double sum = 0, load_sum = 0, all = 0;
+	int kind;
+
+	for (kind = 0; kind < NR_TRIP_KINDS; kind++) {
+		const struct kind_figures *k = &f->kind[kind];
+
+		if (!k->kept)
+			continue;
+		sum += (double)k->sum / k->kept * k->all;
+		load_sum += (double)k->load_sum / k->kept * k->all;
+		all += k->all;
+	}
+	f->mean = sum / all;
+	f->load_mean = load_sum / all;
 }
 
 static struct cell_figures cell_figures(struct bench *b)
@@ -759,32 +779,32 @@ static struct cell_figures cell_figures(struct bench *b)
 	f.median = median(kept, nr);
 	f.min = kept[0];
 	f.max = kept[nr - 1];
-	f.load = median(b->loads, b->nr_samples);
+	cell_means(&f);
 
 	free(kept);
 	return f;
 }
 
-/* Of each kind as much as occurred, those left out included. */
-static double cell_mean(const struct cell_figures *f)
+/*
+ * The kernel frees what memunmap() leaves in large batches, and until then each
+ * memremap() searches longer.  The first cell warms up until that has happened;
+ * those after it only until their contexts have settled.
+ */
+static unsigned int warmup_rounds(const struct options *opt, unsigned int nr_l2)
 {
-	double sum = 0, all = 0;
-	int kind;
+	static bool cold = true;
+	unsigned int trips = opt->warmup;
 
-	for (kind = 0; kind < NR_TRIP_KINDS; kind++) {
-		const struct kind_figures *k = &f->kind[kind];
-
-		if (!k->kept)
-			continue;
-		sum += (double)k->sum / k->kept * k->all;
-		all += k->all;
-	}
-	return sum / all;
+	if (!trips)
+		trips = opt->unmanaged && cold ? 1500 : 300;
+	cold = false;
+	return rounds_for(trips, nr_l2);
 }
 
 static void bench_cell(const struct options *opt, unsigned int nr_l2,
 		       enum bench_pattern pattern)
 {
+	unsigned int rounds = rounds_for(opt->trips, nr_l2);
 	unsigned int nr_vcpus = pattern == PATTERN_MIGRATE ? opt->l1_vcpus : 1;
 	struct nested_context_stats before, s;
 	struct map_counts maps = {};
@@ -795,10 +815,10 @@ static void bench_cell(const struct options *opt, unsigned int nr_l2,
 	bench_init(&b, opt, nr_l2, nr_vcpus);
 	bench_run(&b, pattern, warmup_rounds(opt, nr_l2), false);
 	before = nested_context_read_stats(b.vm);
-	bench_run(&b, pattern, opt->rounds, true);
+	bench_run(&b, pattern, rounds, true);
 	s = nested_context_stats_sub(nested_context_read_stats(b.vm), before);
 
-	TEST_ASSERT_EQ(b.nr_samples, (u64)opt->rounds * nr_l2);
+	TEST_ASSERT_EQ(b.nr_samples, (u64)rounds * nr_l2);
 	TEST_ASSERT_EQ(b.nr_trips, opt->batch ? 0 : b.nr_samples);
 	f = cell_figures(&b);
 
@@ -806,7 +826,7 @@ static void bench_cell(const struct options *opt, unsigned int nr_l2,
 	       opt->arch->name, opt->unmanaged ? "unmanaged" : "managed",
 	       nr_l2, nr_vcpus, pattern_names[pattern]);
 	if (!opt->batch)
-		printf(" mean=%.0f", cell_mean(&f));
+		printf(" mean=%.0f", f.mean);
 	if (f.kind[TRIP_HIT].kept)
 		printf(" hit=%u", f.kind[TRIP_HIT].median);
 	if (f.kind[TRIP_MISS].kept)
@@ -814,8 +834,8 @@ static void bench_cell(const struct options *opt, unsigned int nr_l2,
 	printf(" median=%u min=%u max=%u", f.median, f.min, f.max);
 	if (!opt->batch)
 		printf(" left_out=%.4f", (double)f.left_out / b.nr_samples);
-	if (opt->arch->load_name)
-		printf(" %s=%u", opt->arch->load_name, f.load);
+	if (!opt->batch && opt->arch->load_name)
+		printf(" %s=%.0f", opt->arch->load_name, f.load_mean);
 	bench_destroy(&b);
 
 	if (opt->maps)
@@ -838,9 +858,10 @@ static void usage(const char *name)
 	printf("Usage: %s [option]...\n"
 	       "  --l2 N[,N]...         L2s in the loop (default 1,2,8,9,16)\n"
 	       "  --pattern P[,P]...    same, loop, migrate (default loop)\n"
-	       "  --rounds N            measured round trips of each L2 (default 128)\n"
-	       "  --warmup N            unmeasured ones of all L2s together before\n"
-	       "                        (default 3000)\n"
+	       "  --trips N             round trips that are measured, of all L2s together\n"
+	       "                        and at least (default 384)\n"
+	       "  --warmup N            those before that are not (default 300, in the\n"
+	       "                        first cell of --unmanaged 1500)\n"
 	       "  --l1-vcpus N          for migrate (default 2)\n"
 	       "  --unmanaged --phys A  back control blocks from /dev/mem at A\n"
 	       "  --maps                count page mappings in a second pass\n"
@@ -900,7 +921,7 @@ static void parse_options(struct options *opt, int argc, char **argv)
 	static const struct option longs[] = {
 		{ "l2",		required_argument, NULL, 'n' },
 		{ "pattern",	required_argument, NULL, 'p' },
-		{ "rounds",	required_argument, NULL, 'r' },
+		{ "trips",	required_argument, NULL, 't' },
 		{ "warmup",	required_argument, NULL, 'w' },
 		{ "l1-vcpus",	required_argument, NULL, 'v' },
 		{ "unmanaged",	no_argument,	   NULL, 'u' },
@@ -920,8 +941,9 @@ static void parse_options(struct options *opt, int argc, char **argv)
 		case 'p':
 			parse_patterns(opt, optarg);
 			break;
-		case 'r':
-			opt->rounds = parse_number("--rounds", optarg, 1, MAX_SAMPLES);
+		case 't':
+			opt->trips = parse_number("--trips", optarg, 1,
+						  MAX_SAMPLES - L2_MAX);
 			break;
 		case 'w':
 			opt->warmup = parse_number("--warmup", optarg, 1, MAX_SAMPLES);
@@ -960,8 +982,7 @@ int main(int argc, char **argv)
 		.l2s = { 1, 2, 8, 9, 16 },
 		.nr_l2s = 5,
 		.patterns = { [PATTERN_LOOP] = true },
-		.rounds = 128,
-		.warmup = 3000,
+		.trips = 384,
 		.l1_vcpus = 2,
 	};
 	unsigned int i, p;
@@ -980,12 +1001,8 @@ int main(int argc, char **argv)
 			bench_cell(&opt, 1, p);
 			continue;
 		}
-		for (i = 0; i < opt.nr_l2s; i++) {
-			TEST_ASSERT(opt.l2s[i] * opt.rounds <= MAX_SAMPLES,
-				    "%u L2s for %u rounds are too many samples",
-				    opt.l2s[i], opt.rounds);
+		for (i = 0; i < opt.nr_l2s; i++)
 			bench_cell(&opt, opt.l2s[i], p);
-		}
 	}
 
 	return KSFT_PASS;
