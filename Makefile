@@ -5,11 +5,11 @@
 
 MAKEFLAGS += --no-print-directory
 
-# svm or vmx, for the half of the demo that is wanted. Not for the makes below,
-# to which it would be the kernel's architecture.
-ARCH =
+# What is given here is not for the makes below.
 MAKEOVERRIDES =
-unexport ARCH
+
+# The machines of make demo and make fuzz, of lab/boot's list; all if none is named.
+MACHINE =
 
 # The tests of make test: a group, or those of these names or patterns.
 GROUP = test
@@ -40,8 +40,8 @@ selftests: setup	## KVM selftests, ours and the kernel's nested ones
 	@lab/selftests
 
 .PHONY: demo
-demo: setup	## stock beside patched: switching cost, and a real L1 with L2 VMs; ARCH=svm, ARCH=vmx: one vendor
-	@lab/demo $(ARCH)
+demo: setup	## stock beside patched: switching cost, and a real L1 with L2 VMs; MACHINE=
+	@lab/demo $(MACHINE)
 
 .PHONY: test
 test: setup	## all tests (prove); GROUP=slow, GROUP=debug: what takes longer; T='NAME...': these

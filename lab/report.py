@@ -12,12 +12,9 @@ import os
 import re
 import sys
 
-# The lab's machines: emulator and model of CPU.
-MACHINES = {"intel": ("bochs", "sapphire_rapids"), "amd": ("bochs", "ryzen"),
-            "amd-qemu": ("qemu", "EPYC")}
-
-# The demo's two halves: the machine that counts switches, and the real L1's.
-HALVES = {"svm": ("amd", "amd-qemu"), "vmx": ("intel", "intel")}
+# The lab's machines as lab/common.sh has them: vendor, emulator, model of CPU.
+MACHINES = {"amd": ("svm", "bochs", "ryzen"), "amd-qemu": ("svm", "qemu", "EPYC"),
+            "intel": ("vmx", "bochs", "sapphire_rapids")}
 
 
 def host():
@@ -34,7 +31,7 @@ def host():
 def machines(emulators):
     """What each machine is; one without its emulator is left out."""
     found = {}
-    for name, (emulator, model) in MACHINES.items():
+    for name, (_, emulator, model) in MACHINES.items():
         try:
             with open(f"{emulators}/{emulator}/version", encoding="utf-8") as version:
                 found[name] = f"{version.read().strip()}, {model}"
@@ -82,9 +79,9 @@ def real_l1(path, machine, l0):
         row["loads"] = sum(counts.values())
         row.update({k: v for k, v in counts.items() if k != "new"})
     # In QEMU a real L1 runs without instructions counted; Bochs has no other time.
-    if MACHINES[machine][0] == "bochs":
+    if MACHINES[machine][1] == "bochs":
         row["insns_per_l2_exit"] = {"all": round(vms["tsc"] / vms["exits"])}
-    return row
+    yield row
 
 
 def ratio(patched, stock):
@@ -124,7 +121,7 @@ def print_switching(rows):
         old = stock[row["memory"], row["pattern"], row["l2"], row["l1_vcpus"]]
         table.append((row["memory"], [column_text(c, old, row) for c in COLUMNS]))
     used = [i for i in range(len(COLUMNS)) if any(texts[i] != "-" for _, texts in table)]
-    print("Instructions per L2 round trip, L0 with mitigations=off: stock and patched are means of all,\n"
+    print("\nInstructions per L2 round trip, L0 with mitigations=off: stock and patched are means of all,\n"
           "hit and miss medians; L1 runs N L2s in a loop on one vCPU, its VM has room contexts")
     for memory, texts in [("memory", [c[0] for c in COLUMNS])] + table:
         print(f"{memory:<9}" + "".join(f"{texts[i]:>{COLUMNS[i][1]}}" for i in used))
@@ -132,7 +129,8 @@ def print_switching(rows):
 
 def print_real_l1(old, row):
     vcpus = "vCPU" if row["l1_vcpus"] == 1 else "vCPUs"
-    print(f"{row['l2']} L2 VMs on {row['l1_vcpus']} L1 {vcpus}, "
+    print("\nA real L1: Debian's own kernel in QEMU, its KVM running L2 VMs all at once\n"
+          f"{row['l2']} L2 VMs on {row['l1_vcpus']} L1 {vcpus}, "
           f"{row['l2_exits']} L2 exits to L1's user space, every value right on stock "
           "and on patched")
     if "insns_per_l2_exit" in row:
@@ -146,23 +144,26 @@ def print_real_l1(old, row):
               f"recycle {row['recycle']}, fallback {row['fallback']}")
 
 
+def pair(measure, work, job, machine):
+    """The rows of stock and of patched, if that job was booted on this machine."""
+    logs = {l0: f"{work}/{job}-{machine}-{l0}/results.log" for l0 in ("stock", "patched")}
+    if not all(map(os.path.exists, logs.values())):
+        return []
+    return [row for l0, log in logs.items() for row in measure(log, machine, l0)]
+
+
 def demo(version, work, known):
-    """The vendors whose logs are there, SVM first."""
+    """The machines whose logs are there."""
     rows = []
-    for arch, (counting, realistic) in HALVES.items():
-        if not os.path.isdir(f"{work}/bench-{counting}-stock"):
-            continue
-        both = ("stock", "patched")
-        switching = [row for l0 in both for row in
-                     cells(f"{work}/bench-{counting}-{l0}/results.log", counting, l0)]
-        real = [real_l1(f"{work}/real-{realistic}-{l0}/results.log", realistic, l0)
-                for l0 in both]
-        print(f"\nNested {arch.upper()} on Linux {version}; "
-              f"machine {counting}: {known[counting]}\n")
-        print_switching(switching)
-        print(f"\nA real L1, Debian's own kernel in QEMU, its KVM running L2 VMs all at once;\n"
-              f"machine {realistic}: {known[realistic]}")
-        print_real_l1(*real)
+    for machine, what in known.items():
+        switching = pair(cells, work, "bench", machine)
+        real = pair(real_l1, work, "real", machine)
+        if switching or real:
+            print(f"\n{machine}: nested {MACHINES[machine][0].upper()} on Linux {version}, {what}")
+        if switching:
+            print_switching(switching)
+        if real:
+            print_real_l1(*real)
         rows += switching + real
     print()
     return rows
@@ -213,8 +214,8 @@ def fuzz(version, work):
                     if os.path.exists(f"{work}/{name}/{l0}/results.log")]
             both[l0] = {k: v for log in logs for k, v in log[0].items()}
             done = [v for v in both[l0].values() if not v[6]]
-            row = {"arch": "vmx" if machine == "intel" else "svm", "machine": machine, "l0": l0, "programs": sum(log[1] for log in logs),
-                   "vms": len(both[l0]),
+            row = {"arch": MACHINES[machine][0], "machine": machine, "l0": l0,
+                   "programs": sum(log[1] for log in logs), "vms": len(both[l0]),
                    "hangs": sum(v[6] == "hangs" for v in both[l0].values())}
             for field, what in ((1, "steps"), (2, "notes"), (3, "l2_exits"), (4, "lost")):
                 row[what] = sum(int(v[field]) for v in done)
