@@ -9,6 +9,7 @@
 
 fuzz amd-qemu --corpus --count 1000
 fuzz intel --corpus --count 300
-fuzz amd --corpus --count 300
+todo="Bochs resets: on stock as well L0 page-faults three times, after some exits of L2" \
+	fuzz amd --corpus --count 300
 fuzz amd-qemu --parallel --count 200
 echo "1..$count"
