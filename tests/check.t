@@ -46,7 +46,7 @@ while read -r file; do
 	! grep -q '^+TRACE_EVENT' "$file" || tracing=(--ignore "$trace_macros")
 	# From a pipe: it takes a file that git knows for source, not for a patch.
 	quiet "checkpatch $file" "${checkpatch[@]}" "${tracing[@]}" --strict - <"$file"
-done < <(tracked 'patches/*.patch')
+done < <(tracked 'patches/[0-9]*/*.patch')
 while read -r file; do
 	quiet "kernel-doc $file" "$TREE/stock/scripts/kernel-doc" -none -Wall "$file"
 done < <(tracked 'linux/arch/*.[ch]')
