@@ -153,13 +153,9 @@ static int parse_scale(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	struct storm_option *o;
-	u32 i;
 	int n;
 
-	for (i = 0; i < ARRAY_SIZE(storm_archs) && !the_arch; i++) {
-		if (storm_archs[i].supported())
-			the_arch = &storm_archs[i];
-	}
+	the_arch = nested_arch_find();
 	__TEST_REQUIRE(the_arch, "No nested virtualization for this program");
 	TEST_REQUIRE(kvm_has_cap(KVM_CAP_NESTED_STATE));
 

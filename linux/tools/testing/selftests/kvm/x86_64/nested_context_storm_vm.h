@@ -21,7 +21,7 @@ struct storm_vcpu {
 };
 
 struct storm_vm {
-	const struct storm_arch *arch;
+	const struct nested_arch *arch;
 	struct kvm_vm *vm;
 	struct storm_vcpu vcpu[STORM_MAX_VCPUS];
 	u32 nr_vcpus;
@@ -38,7 +38,7 @@ struct storm_vm {
 	u64 pauses;
 };
 
-static const struct storm_arch *the_arch;
+static const struct nested_arch *the_arch;
 
 /* ---- vCPU threads ---- */
 
@@ -172,7 +172,7 @@ static void storm_make_vm(struct storm_vm *s, u32 nr_vcpus, u32 nr_l2, u32 ratio
 	/* By KVM's own rule so small a VM would have no room for all L2s' tables. */
 	vm_ioctl(s->vm, KVM_SET_NR_MMU_PAGES, (void *)(nr_l2 * 16ul + 1024));
 
-	storm.arch = s->arch - storm_archs;
+	storm.arch = s->arch - nested_archs;
 	storm.nr_l2 = nr_l2;
 	storm.stop = false;
 	sync_global_to_guest(s->vm, storm);
@@ -277,9 +277,9 @@ static struct storm_totals storm_finish(struct storm_vm *s)
 	for (i = 0; i < s->nr_l2; i++) {
 		l2 = storm_hva(s, i);
 		TEST_ASSERT(!l2->lock && l2->memory == storm_base(i, 0) + l2->count &&
-			    l2->gpr[L2_RBX] == storm_base(i, 2) + l2->count,
+			    l2->v.gpr[L2_RBX] == storm_base(i, 2) + l2->count,
 			    "L2 %u: L1 counts %lu, memory %lx, RBX %lx, lock %u", i,
-			    l2->count, l2->memory, l2->gpr[L2_RBX], l2->lock);
+			    l2->count, l2->memory, l2->v.gpr[L2_RBX], l2->lock);
 		steps += l2->count;
 	}
 	for (i = 0; i < s->nr_vcpus; i++) {
