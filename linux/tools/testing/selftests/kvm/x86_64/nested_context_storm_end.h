@@ -29,9 +29,9 @@ static u64 memory_figure(u32 i)
 	static const char path[] = "/proc/meminfo";
 
 	if (strcmp(memory_figures[i], "used"))
-		return read_kb(path, memory_figures[i]);
-	return read_kb(path, "MemTotal") - read_kb(path, "MemFree") -
-	       read_kb(path, "Buffers") - read_kb(path, "Cached");
+		return proc_number(path, memory_figures[i]);
+	return proc_number(path, "MemTotal") - proc_number(path, "MemFree") -
+	       proc_number(path, "Buffers") - proc_number(path, "Cached");
 }
 
 /* Much is freed some time after a VM is gone: take what remains. */

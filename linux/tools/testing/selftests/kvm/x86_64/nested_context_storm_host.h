@@ -8,6 +8,7 @@
 
 #include <linux/bitmap.h>
 
+#include "nested_context_host.h"
 #include "nested_context_storm_vm.h"
 
 /* These storms are about the host, so one eighth of the vCPUs is enough. */
@@ -64,22 +65,6 @@ static void way_pageout(struct storm_vm *s, void *page)
 	TEST_ASSERT(!madvise(page, PAGE_SIZE, MADV_PAGEOUT), "madvise");
 }
 
-static u64 read_kb(const char *path, const char *name)
-{
-	char line[128], key[64];
-	u64 value, found = 0;
-	FILE *f = fopen(path, "r");
-
-	TEST_ASSERT(f, "Can't read %s", path);
-	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%63[^: ]%*[: ]%lu", key, &value) == 2 &&
-		    !strcmp(key, name))
-			found = value;
-	}
-	fclose(f);
-	return found;
-}
-
 FIXTURE(pages) {
 };
 
@@ -124,12 +109,12 @@ FIXTURE_VARIANT_ADD(pages, pageout) {
 TEST_F_TIMEOUT(pages, invalidated, CASE_TIMEOUT)
 {
 	u64 until, nr = 0, enough = max(opt(OPT_STEPS) / 100, 100u);
-	u64 out = read_kb("/proc/vmstat", "pswpout");
+	u64 out = proc_number("/proc/vmstat", "pswpout");
 	struct guest_random_state random = new_guest_random_state(1);
 	struct storm_vm s;
 	double begin;
 
-	if (variant->swap && !read_kb("/proc/meminfo", "SwapTotal"))
+	if (variant->swap && !proc_number("/proc/meminfo", "SwapTotal"))
 		SKIP(return, "no swap");
 
 	host_storm_create(&s);
@@ -140,7 +125,7 @@ TEST_F_TIMEOUT(pages, invalidated, CASE_TIMEOUT)
 	for (; storm_steps(&s) < until || nr <= enough; nr++)
 		variant->way(&s, s.mem + guest_random_u32(&random) %
 					 (s.size / PAGE_SIZE) * PAGE_SIZE);
-	out = read_kb("/proc/vmstat", "pswpout") - out;
+	out = proc_number("/proc/vmstat", "pswpout") - out;
 	host_storm_end(&s, "pages", begin);
 
 	ksft_print_msg("pages: %lu invalidations, %lu pages swapped out\n", nr, out);

@@ -5,8 +5,7 @@
 #ifndef SELFTEST_KVM_SVM_NESTED_CONTEXT_MEMORY_H
 #define SELFTEST_KVM_SVM_NESTED_CONTEXT_MEMORY_H
 
-#include <sys/wait.h>
-
+#include "nested_context_host.h"
 #include "svm_nested_context_vm.h"
 
 #define MEMORY_L2S	8
@@ -106,46 +105,6 @@ FIXTURE_VARIANT_ADD(replace, msrpm_compact) {
 
 #define POISON	0xcc
 
-/* A child that keeps the slot's pages as they are now, and says if they do. */
-struct witness {
-	pid_t pid;
-	int go;
-};
-
-static struct witness witness_start(struct slot *s)
-{
-	struct witness w;
-	int fds[2];
-	void *copy;
-	char c;
-
-	TEST_ASSERT(!pipe(fds), "pipe");
-	w.pid = fork();
-	TEST_ASSERT(w.pid >= 0, "fork");
-	if (!w.pid) {
-		close(fds[1]);
-		copy = malloc(s->size);
-		memcpy(copy, s->hva, s->size);
-		if (read(fds[0], &c, 1) != 1)
-			_exit(2);
-		_exit(!!memcmp(copy, s->hva, s->size));
-	}
-	close(fds[0]);
-	w.go = fds[1];
-	return w;
-}
-
-static void witness_ask(struct witness *w)
-{
-	int status;
-
-	TEST_ASSERT(write(w->go, "", 1) == 1, "write to pipe");
-	close(w->go);
-	TEST_ASSERT(waitpid(w->pid, &status, 0) == w->pid, "waitpid");
-	TEST_ASSERT(WIFEXITED(status) && !WEXITSTATUS(status),
-		    "The pages of a forked child changed (%x)", status);
-}
-
 /*
  * Gives a slot other host pages with the same content.  Where the old ones
  * live on they are poisoned, and returned.
@@ -225,14 +184,14 @@ TEST_F_TIMEOUT(replace, next_run_sees_new_pages, CASE_TIMEOUT)
 	run_and_model(0, 0, MEMORY_L2S, 2);
 	for (i = 1; i <= 4; i++) {
 		if (variant->how == FORK)
-			w = witness_start(s);
+			w = witness_start(s->hva, s->size);
 		old = replace_pages(s, variant->how);
 		l1_do(0, l1_change_maps, 0, MEMORY_L2S, 9 * i, 0);
 		run_and_model(i % 2, 0, MEMORY_L2S, 2);
 		if (old)
 			expect_poison(old, s->size);
 		if (w.pid)
-			witness_ask(&w);
+			TEST_ASSERT(witness_kept(&w), "The pages of a forked child changed");
 
 		/* In the middle of a run too. */
 		model_run(0, i, 1, 1);

@@ -336,7 +336,8 @@ TEST_F_TIMEOUT(page, slot_replaced, CASE_TIMEOUT)
  */
 static u64 trace_of_move(struct region *r, int advice)
 {
-	return advice == MADV_PAGEOUT ? read_vmstat("pswpout") : host_pfn(page_now(r));
+	return advice == MADV_PAGEOUT ? proc_number("/proc/vmstat", "pswpout") :
+					host_pfn(page_now(r));
 }
 
 static bool moved(struct region *r, int advice)

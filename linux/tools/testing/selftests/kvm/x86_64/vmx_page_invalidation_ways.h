@@ -5,6 +5,7 @@
 #ifndef SELFTEST_KVM_VMX_PAGE_INVALIDATION_WAYS_H
 #define SELFTEST_KVM_VMX_PAGE_INVALIDATION_WAYS_H
 
+#include "nested_context_host.h"
 #include "vmx_page_invalidation_vm.h"
 
 /* Of the kernel's interface, but not in every C library's header. */
@@ -114,60 +115,6 @@ static void way_log_dirty(struct region *r)
 {
 	r->flags ^= KVM_MEM_LOG_DIRTY_PAGES;
 	slot_set(r);
-}
-
-/* ---- By the kernel's own doing; the content stays ---- */
-
-static u64 host_pfn(void *page)
-{
-	u64 entry = 0;
-	int fd = open("/proc/self/pagemap", O_RDONLY);
-
-	TEST_ASSERT(fd >= 0, "open pagemap");
-	TEST_ASSERT(pread(fd, &entry, 8, (u64)page / PAGE_SIZE * 8) == 8, "pagemap");
-	close(fd);
-	return entry >> 63 ? entry & (BIT_ULL(55) - 1) : 0;
-}
-
-static u64 read_vmstat(const char *name)
-{
-	char line[128];
-	u64 value = 0;
-	FILE *f = fopen("/proc/vmstat", "r");
-
-	TEST_ASSERT(f, "open /proc/vmstat");
-	while (fgets(line, sizeof(line), f)) {
-		if (!strncmp(line, name, strlen(name)) && line[strlen(name)] == ' ')
-			value = strtoull(line + strlen(name), NULL, 10);
-	}
-	fclose(f);
-	return value;
-}
-
-static bool write_file(const char *name, const char *text)
-{
-	int fd = open(name, O_WRONLY);
-	bool done;
-
-	if (fd < 0)
-		return false;
-	done = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-	close(fd);
-	return done;
-}
-
-static bool has_swap(void)
-{
-	char line[256];
-	bool found = false;
-	FILE *f = fopen("/proc/swaps", "r");
-
-	if (!f)
-		return false;
-	if (fgets(line, sizeof(line), f))
-		found = fgets(line, sizeof(line), f);
-	fclose(f);
-	return found;
 }
 
 #endif /* SELFTEST_KVM_VMX_PAGE_INVALIDATION_WAYS_H */
