@@ -157,11 +157,11 @@ static inline void vmx_l2_build_ept(struct vmx_l2 *l2)
 }
 
 /*
- * Makes @l2's VMCS and leaves it current: flat 64-bit code on L1's tables, and
- * those of @features.  MSR bitmap and virtual-APIC page are the caller's to
+ * Fills the current VMCS or eVMCS, which is @l2's: flat 64-bit code on L1's tables,
+ * and those of @features.  MSR bitmap and virtual-APIC page are the caller's to
  * fill.
  */
-static inline void vmx_l2_init_vmcs(struct vmx_l2 *l2, void *rip, u64 rsp,
+static inline void vmx_l2_fill_vmcs(struct vmx_l2 *l2, void *rip, u64 rsp,
 				    u32 features)
 {
 	struct vmx_pages pages = {
@@ -170,12 +170,6 @@ static inline void vmx_l2_init_vmcs(struct vmx_l2 *l2, void *rip, u64 rsp,
 		.vmwrite_gpa = (u64)l2->vmwrite_bitmap,
 	};
 	u64 cpu_based, secondary;
-
-	memset((void *)l2->vmcs, 0, PAGE_SIZE);
-	*(u32 *)l2->vmcs = vmcs_revision();
-	l2->launched = false;
-	GUEST_ASSERT(!vmclear(l2->vmcs));
-	GUEST_ASSERT(!vmptrld(l2->vmcs));
 
 	if (features & VMX_L2_EPT) {
 		vmx_l2_build_ept(l2);
@@ -203,14 +197,25 @@ static inline void vmx_l2_init_vmcs(struct vmx_l2 *l2, void *rip, u64 rsp,
 	GUEST_ASSERT(!vmwrite(SECONDARY_VM_EXEC_CONTROL, secondary));
 }
 
+/* Makes @l2's VMCS, as vmx_l2_fill_vmcs(), and leaves it current. */
+static inline void vmx_l2_init_vmcs(struct vmx_l2 *l2, void *rip, u64 rsp,
+				    u32 features)
+{
+	memset((void *)l2->vmcs, 0, PAGE_SIZE);
+	*(u32 *)l2->vmcs = vmcs_revision();
+	l2->launched = false;
+	GUEST_ASSERT(!vmclear(l2->vmcs));
+	GUEST_ASSERT(!vmptrld(l2->vmcs));
+	vmx_l2_fill_vmcs(l2, rip, rsp, features);
+}
+
 /*
  * An L2's pages in one piece: VMCS, MSR bitmap, virtual-APIC page, APIC-access
  * page, private page, tables.
  */
 #define VMX_PAGES_PER_L2	(5 + VMX_L2_EPT_PAGES)
 
-/* Makes an L2 whose pages are at @gpa, current; every MSR exits. */
-static inline void vmx_l2_make(struct vmx_l2 *l2, u64 gpa, void *rip, u64 rsp)
+static inline void vmx_l2_place(struct vmx_l2 *l2, u64 gpa)
 {
 	l2->vmcs = gpa;
 	l2->msr_bitmap = (void *)(gpa + PAGE_SIZE);
@@ -220,6 +225,12 @@ static inline void vmx_l2_make(struct vmx_l2 *l2, u64 gpa, void *rip, u64 rsp)
 	l2->ept = l2->private + PAGE_SIZE;
 
 	memset(l2->msr_bitmap, 0xff, PAGE_SIZE);
+}
+
+/* Makes an L2 whose pages are at @gpa, current; every MSR exits. */
+static inline void vmx_l2_make(struct vmx_l2 *l2, u64 gpa, void *rip, u64 rsp)
+{
+	vmx_l2_place(l2, gpa);
 	vmx_l2_init_vmcs(l2, rip, rsp, VMX_L2_EPT | VMX_L2_MSR_BITMAP |
 				       VMX_L2_TPR_SHADOW | VMX_L2_APIC_ACCESS);
 }
