@@ -1513,37 +1513,11 @@ static void run_case(void)
 
 /* ---- All cases ---- */
 
-/*
- * Cases that fail, and why.  There is nothing to mend in the stock kernel; of what
- * is not stock, see to it that the list gets shorter.
- */
-static const struct {
-	const char *cases;
-	bool stock;
-	const char *why;
-} known[] = {
-	{ "wp*.msr_map_*", false, "L1's MSR map is looked up for writing" },
-	{ "soft_dirty.msr_map_*", false, "L1's MSR map is looked up for writing" },
-	{ "cold.*", false, "a kept page is not marked as accessed when it is used" },
-};
-
-static const char *known_reason(const char *name, bool stock)
-{
-	u32 i;
-
-	for (i = 0; i < ARRAY_SIZE(known); i++) {
-		if (known[i].stock == stock && !fnmatch(known[i].cases, name, 0))
-			return known[i].why;
-	}
-	return NULL;
-}
-
 static struct {
 	const char *patterns[64];
 	u32 nr_patterns;
 	bool list;
 	bool sample;
-	bool stock;
 } options;
 
 static bool wanted(const char *name)
@@ -1589,10 +1563,8 @@ static const char *reap(pid_t pid)
 	return report->failed ? report->why : how;
 }
 
-/* Returns false if the case failed and nobody knows why it would. */
-static bool report_case(u32 nr, const char *name)
+static bool run_and_report(u32 nr, const char *name)
 {
-	const char *known = known_reason(name, options.stock);
 	const char *why;
 	pid_t pid;
 
@@ -1608,15 +1580,12 @@ static bool report_case(u32 nr, const char *name)
 	}
 	why = reap(pid);
 
-	printf("%sok %u - %s", why ? "not " : "", nr, name);
-	if (known)
-		printf(" # TODO %s: %s", options.stock ? "stock" : "known", known);
-	printf("\n");
 	if (why)
-		printf("#   %s\n", why);
+		ksft_print_msg("%s\n", why);
 	if (report->note[0])
-		printf("#   %s\n", report->note);
-	return !why || known;
+		ksft_print_msg("%s\n", report->note);
+	printf("%sok %u - %s\n", why ? "not " : "", nr, name);
+	return !why;
 }
 
 /* In a sample each method is seen in each state on one page, and pages take turns. */
@@ -1671,11 +1640,10 @@ static bool list_case(u32 nr, const char *name)
 
 static void help(const char *program)
 {
-	printf("%s [-l] [-r PATTERN]... [--sample] [--stock] [--ratio N]\n"
+	printf("%s [-l] [-r PATTERN]... [--sample] [--ratio N]\n"
 	       "  -l             list the cases\n"
 	       "  -r PATTERN     run those that match; * and ? stand for anything\n"
 	       "  --sample       each method in each state on one page\n"
-	       "  --stock        what is known to fail on a stock kernel is TODO\n"
 	       "  --ratio N      contexts for each vCPU\n", program);
 }
 
@@ -1683,7 +1651,6 @@ int main(int argc, char **argv)
 {
 	static const struct option longs[] = {
 		{ "sample", no_argument, NULL, 's' },
-		{ "stock", no_argument, NULL, 'S' },
 		{ "ratio", required_argument, NULL, 'R' },
 		{ "help", no_argument, NULL, 'h' },
 		{ },
@@ -1705,9 +1672,6 @@ int main(int argc, char **argv)
 		case 's':
 			options.sample = true;
 			break;
-		case 'S':
-			options.stock = true;
-			break;
 		case 'R':
 			the_ratio = atoi_non_negative("Ratio", optarg);
 			break;
@@ -1725,7 +1689,7 @@ int main(int argc, char **argv)
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	TEST_ASSERT(report != MAP_FAILED, "mmap");
 	printf("TAP version 13\n1..%u\n", all_cases(NULL, &ok));
-	all_cases(report_case, &ok);
+	all_cases(run_and_report, &ok);
 	nested_context_set_ratio(before);
 	return ok ? KSFT_PASS : KSFT_FAIL;
 }
