@@ -38,6 +38,16 @@ enum vmx_l2_gpr {
 #define VMX_L2_APIC_ACCESS	BIT(2)
 #define VMX_L2_EPT		BIT(3)
 #define VMX_L2_SHADOW_VMCS	BIT(4)
+#define VMX_L2_POSTED		BIT(5)	/* and virtual-interrupt delivery */
+
+/* The posted-interrupt descriptor. */
+struct vmx_pi_desc {
+	u64 pir[4];
+	u64 control;		/* bit 0: a notification is outstanding */
+	u64 unused[3];
+};
+
+#define VMX_PI_ON		BIT_ULL(0)
 
 /* What L1 knows of one L2.  RSP lives in the VMCS, its place is not used. */
 struct vmx_l2 {
@@ -51,6 +61,8 @@ struct vmx_l2 {
 	u64 *ept;
 	u8 *vmread_bitmap;
 	u8 *vmwrite_bitmap;
+	struct vmx_pi_desc *pi_desc;
+	u64 pi_nv;		/* notification vector */
 	u64 launched;
 };
 
@@ -193,6 +205,17 @@ static inline void vmx_l2_fill_vmcs(struct vmx_l2 *l2, void *rip, u64 rsp,
 	}
 	if (features & VMX_L2_SHADOW_VMCS)
 		secondary |= SECONDARY_EXEC_SHADOW_VMCS;
+	if (features & VMX_L2_POSTED) {
+		secondary |= SECONDARY_EXEC_APIC_REGISTER_VIRT |
+			     SECONDARY_EXEC_VIRTUAL_INTR_DELIVERY;
+		GUEST_ASSERT(!vmwrite(POSTED_INTR_DESC_ADDR, (u64)l2->pi_desc));
+		GUEST_ASSERT(!vmwrite(POSTED_INTR_NV, l2->pi_nv));
+		GUEST_ASSERT(!vmwrite(PIN_BASED_VM_EXEC_CONTROL,
+				      vmreadz(PIN_BASED_VM_EXEC_CONTROL) |
+				      PIN_BASED_EXT_INTR_MASK | PIN_BASED_POSTED_INTR));
+		GUEST_ASSERT(!vmwrite(VM_EXIT_CONTROLS, vmreadz(VM_EXIT_CONTROLS) |
+							VM_EXIT_ACK_INTR_ON_EXIT));
+	}
 	GUEST_ASSERT(!vmwrite(CPU_BASED_VM_EXEC_CONTROL, cpu_based));
 	GUEST_ASSERT(!vmwrite(SECONDARY_VM_EXEC_CONTROL, secondary));
 }
@@ -233,6 +256,13 @@ static inline void vmx_l2_make(struct vmx_l2 *l2, u64 gpa, void *rip, u64 rsp)
 	vmx_l2_place(l2, gpa);
 	vmx_l2_init_vmcs(l2, rip, rsp, VMX_L2_EPT | VMX_L2_MSR_BITMAP |
 				       VMX_L2_TPR_SHADOW | VMX_L2_APIC_ACCESS);
+}
+
+/* Whether the host can give L1 what VMX_L2_POSTED takes. */
+static inline bool vmx_has_posted_interrupts(void)
+{
+	return kvm_get_feature_msr(MSR_IA32_VMX_TRUE_PINBASED_CTLS) >> 32 &
+	       PIN_BASED_POSTED_INTR;
 }
 
 /* Room for what KVM_GET_NESTED_STATE gives. */
