@@ -49,6 +49,13 @@ struct vmx_pi_desc {
 
 #define VMX_PI_ON		BIT_ULL(0)
 
+/* Returns whether a notification has to be sent.  For guest and host. */
+static inline bool vmx_pi_post(struct vmx_pi_desc *desc, u32 vector)
+{
+	__sync_fetch_and_or(&desc->pir[vector / 64], BIT_ULL(vector % 64));
+	return !(__sync_fetch_and_or(&desc->control, VMX_PI_ON) & VMX_PI_ON);
+}
+
 /* What L1 knows of one L2.  RSP lives in the VMCS, its place is not used. */
 struct vmx_l2 {
 	u64 gpr[VMX_L2_NR_GPRS];	/* vmx_l2_enter() uses these two */
@@ -168,6 +175,22 @@ static inline void vmx_l2_build_ept(struct vmx_l2 *l2)
 		pd[i] = i << 21 | leaf;
 }
 
+/* Posted interrupts for the current VMCS, which has a virtual-APIC page. */
+static inline void vmx_l2_init_posted(u64 desc, u32 notification)
+{
+	GUEST_ASSERT(!vmwrite(PIN_BASED_VM_EXEC_CONTROL,
+			      vmreadz(PIN_BASED_VM_EXEC_CONTROL) |
+			      PIN_BASED_EXT_INTR_MASK | PIN_BASED_POSTED_INTR));
+	GUEST_ASSERT(!vmwrite(VM_EXIT_CONTROLS, vmreadz(VM_EXIT_CONTROLS) |
+						VM_EXIT_ACK_INTR_ON_EXIT));
+	GUEST_ASSERT(!vmwrite(SECONDARY_VM_EXEC_CONTROL,
+			      vmreadz(SECONDARY_VM_EXEC_CONTROL) |
+			      SECONDARY_EXEC_APIC_REGISTER_VIRT |
+			      SECONDARY_EXEC_VIRTUAL_INTR_DELIVERY));
+	GUEST_ASSERT(!vmwrite(POSTED_INTR_NV, notification));
+	GUEST_ASSERT(!vmwrite(POSTED_INTR_DESC_ADDR, desc));
+}
+
 /*
  * Fills the current VMCS or eVMCS, which is @l2's: flat 64-bit code on L1's tables,
  * and those of @features.  MSR bitmap and virtual-APIC page are the caller's to
@@ -205,19 +228,10 @@ static inline void vmx_l2_fill_vmcs(struct vmx_l2 *l2, void *rip, u64 rsp,
 	}
 	if (features & VMX_L2_SHADOW_VMCS)
 		secondary |= SECONDARY_EXEC_SHADOW_VMCS;
-	if (features & VMX_L2_POSTED) {
-		secondary |= SECONDARY_EXEC_APIC_REGISTER_VIRT |
-			     SECONDARY_EXEC_VIRTUAL_INTR_DELIVERY;
-		GUEST_ASSERT(!vmwrite(POSTED_INTR_DESC_ADDR, (u64)l2->pi_desc));
-		GUEST_ASSERT(!vmwrite(POSTED_INTR_NV, l2->pi_nv));
-		GUEST_ASSERT(!vmwrite(PIN_BASED_VM_EXEC_CONTROL,
-				      vmreadz(PIN_BASED_VM_EXEC_CONTROL) |
-				      PIN_BASED_EXT_INTR_MASK | PIN_BASED_POSTED_INTR));
-		GUEST_ASSERT(!vmwrite(VM_EXIT_CONTROLS, vmreadz(VM_EXIT_CONTROLS) |
-							VM_EXIT_ACK_INTR_ON_EXIT));
-	}
 	GUEST_ASSERT(!vmwrite(CPU_BASED_VM_EXEC_CONTROL, cpu_based));
 	GUEST_ASSERT(!vmwrite(SECONDARY_VM_EXEC_CONTROL, secondary));
+	if (features & VMX_L2_POSTED)
+		vmx_l2_init_posted((u64)l2->pi_desc, l2->pi_nv);
 }
 
 /* Makes @l2's VMCS, as vmx_l2_fill_vmcs(), and leaves it current. */
@@ -261,7 +275,8 @@ static inline void vmx_l2_make(struct vmx_l2 *l2, u64 gpa, void *rip, u64 rsp)
 /* Whether the host can give L1 what VMX_L2_POSTED takes. */
 static inline bool vmx_has_posted_interrupts(void)
 {
-	return kvm_get_feature_msr(MSR_IA32_VMX_TRUE_PINBASED_CTLS) >> 32 &
+	return kvm_cpu_has(X86_FEATURE_VMX) && kvm_cpu_has_ept() &&
+	       kvm_get_feature_msr(MSR_IA32_VMX_TRUE_PINBASED_CTLS) >> 32 &
 	       PIN_BASED_POSTED_INTR;
 }
 
