@@ -71,6 +71,7 @@ FIXTURE(pages) {
 FIXTURE_VARIANT(pages) {
 	void (*way)(struct storm_vm *s, void *page);
 	bool swap;
+	bool posted;
 };
 
 FIXTURE_SETUP(pages)
@@ -102,6 +103,17 @@ FIXTURE_VARIANT_ADD(pages, pageout) {
 	.swap = true,
 };
 
+FIXTURE_VARIANT_ADD(pages, mremap_posted) {
+	.way = way_mremap,
+	.posted = true,
+};
+
+FIXTURE_VARIANT_ADD(pages, pageout_posted) {
+	.way = way_pageout,
+	.swap = true,
+	.posted = true,
+};
+
 /*
  * The host invalidates the pages that L0 keeps mapped, one after the other without
  * a rest.
@@ -116,7 +128,10 @@ TEST_F_TIMEOUT(pages, invalidated, CASE_TIMEOUT)
 
 	if (variant->swap && !proc_number("/proc/meminfo", "SwapTotal"))
 		SKIP(return, "no swap");
+	if (variant->posted && !storm_can_post())
+		SKIP(return, NO_POSTED);
 
+	storm.posted = variant->posted;
 	host_storm_create(&s);
 	begin = storm_now();
 	storm_go(&s);

@@ -11,10 +11,15 @@
  * A vCPU takes a few L2s that no other one has, goes round them, and gives them
  * back; so L2s wander between vCPUs.  On VMX they are cleared when they are
  * given back.
+ *
+ * If the test says so, vCPUs also post interrupts to L2s, loaded or not.  An L2
+ * never takes them, for its interrupts are off.  Whoever runs it finds in its
+ * virtual-APIC page what has been posted, and once each.
  */
 #ifndef SELFTEST_KVM_NESTED_CONTEXT_STORM_L1_H
 #define SELFTEST_KVM_NESTED_CONTEXT_STORM_L1_H
 
+#include "apic.h"
 #include "nested_context_arch.h"
 
 #define STORM_MAX_VCPUS		64
@@ -33,6 +38,11 @@
 #define STORM_DONE_PORT		0x9a
 #define STORM_FAIL_PORT		0x9b
 
+/* A vCPU's vector is FIRST_VECTOR and its number. */
+#define STORM_FIRST_VECTOR	0x20
+#define STORM_NOTIFICATION	0xf0
+#define X2APIC_SELF_IPI		0x83f
+
 static inline void storm_tell(u16 port)
 {
 	asm volatile("out %%al, %%dx" : : "d"(port) : "memory");
@@ -47,12 +57,18 @@ struct storm_l2 {
 	u64 count;	/* steps that L1 has seen */
 	u64 memory;	/* steps that L2 has counted in memory; L2 uses these two */
 	u64 pause;	/* in the middle of the step, by an OUT */
+
+	struct vmx_pi_desc desc __aligned(64);
+	u32 notify;				/* this vCPU */
+	u32 posted[STORM_MAX_VCPUS];		/* by each vCPU */
+	u32 found[STORM_MAX_VCPUS];		/* of them, by L1 */
 };
 
 /* Shared by host and guest. */
 static struct {
 	u32 arch;
 	u32 nr_l2;
+	bool posted;
 	bool stop;
 } storm;
 
@@ -60,6 +76,7 @@ static struct storm_cpu {
 	u64 steps;
 	u64 moves;		/* of L2s, to this vCPU */
 	u64 shared_steps;
+	u64 posts;
 	struct storm_l2 shared;
 	struct {
 		u32 line;
@@ -154,6 +171,50 @@ static struct storm_l2 *storm_l2(const struct nested_arch *arch, void *mem, u32 
 	return mem + (nr * arch->pages_per_l2 + arch->private_page) * PAGE_SIZE;
 }
 
+/* To any L2, unless it has not been found yet what this vCPU posted last. */
+static void l1_post(const struct nested_arch *arch, struct guest_random_state *random,
+		    u32 cpu)
+{
+	struct storm_l2 *l2 = storm_l2(arch, (void *)STORM_GPA,
+				       guest_random_u32(random) % storm.nr_l2);
+
+	if (READ_ONCE(l2->found[cpu]) != l2->posted[cpu])
+		return;
+	WRITE_ONCE(l2->posted[cpu], l2->posted[cpu] + 1);
+	if (vmx_pi_post(&l2->desc, STORM_FIRST_VECTOR + cpu))
+		x2apic_write_reg(APIC_ICR, (u64)READ_ONCE(l2->notify) << 32 |
+					   APIC_DM_FIXED | STORM_NOTIFICATION);
+	storm_cpus[cpu].posts++;
+}
+
+/* Before L2 is entered: from here on this vCPU gets the notifications. */
+static void l1_be_notified(struct storm_l2 *l2, u32 cpu)
+{
+	(void)__sync_lock_test_and_set(&l2->notify, cpu);
+	if (READ_ONCE(l2->desc.control) & VMX_PI_ON)
+		wrmsr(X2APIC_SELF_IPI, STORM_NOTIFICATION);
+}
+
+/* L2 has exited and is current; the processor does not touch the page now. */
+static void l1_find_posted(struct storm_l2 *l2, u32 cpu)
+{
+	u32 i, bits, poster;
+
+	for (i = 0; i < 8; i++) {
+		u32 *irr = (u32 *)(l2->v.vmx.vapic + APIC_IRR + 16 * i);
+
+		for (bits = *irr; bits; bits &= bits - 1) {
+			poster = 32 * i + __builtin_ctz(bits) - STORM_FIRST_VECTOR;
+			STORM_CHECK(cpu, l2->nr, poster < STORM_MAX_VCPUS, true);
+			STORM_CHECK(cpu, l2->nr, READ_ONCE(l2->posted[poster]),
+				    l2->found[poster] + 1);
+			WRITE_ONCE(l2->found[poster], l2->found[poster] + 1);
+		}
+		*irr = 0;
+	}
+	GUEST_ASSERT(!vmwrite(GUEST_INTR_STATUS, 0));
+}
+
 static void l1_make(const struct nested_arch *arch, u32 nr, bool shared)
 {
 	struct storm_l2 *l2 = storm_l2(arch, (void *)STORM_GPA, nr);
@@ -165,6 +226,8 @@ static void l1_make(const struct nested_arch *arch, u32 nr, bool shared)
 		   storm_code[storm.arch][shared], storm_base(nr, 1));
 	if (!storm_l2_exits(nr))
 		arch->allow_msr(&l2->v);
+	if (storm.posted && !shared)
+		vmx_l2_init_posted((u64)&l2->desc, STORM_NOTIFICATION);
 	if (arch->unload)
 		arch->unload(&l2->v);
 	l2->v.gpr[L2_RBX] = storm_base(nr, 2);
@@ -187,9 +250,13 @@ static void l1_step(const struct nested_arch *arch, struct storm_l2 *l2, u32 cpu
 	l2->pause = count % STORM_PAUSE_STEPS == 0;
 	if (arch->load)
 		arch->load(&l2->v);
+	if (storm.posted)
+		l1_be_notified(l2, cpu);
 	if (storm_l2_exits(l2->nr))
 		l1_enter(arch, l2, cpu, EXIT_MSR);
 	l1_enter(arch, l2, cpu, EXIT_CALL);
+	if (storm.posted)
+		l1_find_posted(l2, cpu);
 
 	STORM_CHECK(cpu, l2->nr, READ_ONCE(l2->memory), storm_base(l2->nr, 0) + count);
 	STORM_CHECK(cpu, l2->nr, arch->rsp(&l2->v), storm_base(l2->nr, 1) + count);
@@ -235,8 +302,11 @@ static void l1_batch(const struct nested_arch *arch, struct guest_random_state *
 			batch[nr++] = l2;
 	}
 	for (round = 0; round < STORM_ROUNDS; round++) {
-		for (i = 0; i < nr; i++)
+		for (i = 0; i < nr; i++) {
 			l1_step(arch, batch[i], cpu);
+			if (storm.posted)
+				l1_post(arch, random, cpu);
+		}
 	}
 	for (i = 0; i < nr; i++) {
 		if (arch->unload)
@@ -253,6 +323,8 @@ static void l1_main(u32 cpu, void *scratch, u64 scratch_gpa)
 	u32 i;
 
 	arch->l1_init(scratch, scratch_gpa);
+	if (storm.posted)
+		x2apic_enable();
 	if (!cpu) {
 		for (i = 0; i < storm.nr_l2; i++)
 			l1_make(arch, i, false);

@@ -56,6 +56,7 @@ FIXTURE(many) {
 
 FIXTURE_VARIANT(many) {
 	u32 ratio;
+	bool posted;
 };
 
 FIXTURE_SETUP(many)
@@ -79,6 +80,17 @@ FIXTURE_VARIANT_ADD(many, ratio_0) {
 	.ratio = 0,
 };
 
+/* With interrupts that vCPUs post to L2s. */
+FIXTURE_VARIANT_ADD(many, posted) {
+	.ratio = 8,
+	.posted = true,
+};
+
+FIXTURE_VARIANT_ADD(many, posted_ratio_1) {
+	.ratio = 1,
+	.posted = true,
+};
+
 /*
  * L2s wander between vCPUs, and one that all vCPUs run at once needs private
  * contexts.  The capacity is made use of in full and not exceeded.
@@ -92,6 +104,9 @@ TEST_F_TIMEOUT(many, switching, CASE_TIMEOUT)
 	struct storm_vm s;
 	double begin;
 
+	if (variant->posted && !storm_can_post())
+		SKIP(return, NO_POSTED);
+	storm.posted = variant->posted;
 	storm_create(&s, opt(OPT_VCPUS), nr_l2, variant->ratio);
 	begin = storm_now();
 	storm_go(&s);
@@ -102,6 +117,8 @@ TEST_F_TIMEOUT(many, switching, CASE_TIMEOUT)
 
 	TEST_ASSERT(t.moves > opt(OPT_STEPS) / STORM_ROUNDS / 4,
 		    "Only %lu moves to another vCPU", t.moves);
+	TEST_ASSERT(!variant->posted || t.posted > opt(OPT_STEPS) / 4,
+		    "Only %lu interrupts posted", t.posted);
 	if (nested_context_present() && !capacity)
 		TEST_ASSERT_EQ(nested_context_loads(c), 0);
 	if (nested_context_present() && capacity) {

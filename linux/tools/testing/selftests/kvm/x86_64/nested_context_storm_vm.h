@@ -40,6 +40,13 @@ struct storm_vm {
 
 static const struct nested_arch *the_arch;
 
+#define NO_POSTED	"KVM offers no posted interrupts for L2 here"
+
+static bool storm_can_post(void)
+{
+	return the_arch == &nested_archs[NESTED_VMX] && vmx_has_posted_interrupts();
+}
+
 /* ---- vCPU threads ---- */
 
 static void storm_kicked(int sig)
@@ -254,10 +261,34 @@ static void storm_wait(struct storm_vm *s, u64 steps)
 		usleep(2000);
 }
 
+/*
+ * What was posted and not found is still in the descriptor or in the virtual-APIC
+ * page, and nothing else is.
+ */
+static u64 storm_check_posted(struct storm_vm *s, u32 nr)
+{
+	struct storm_l2 *l2 = storm_hva(s, nr);
+	u8 *vapic = s->mem + ((u64)l2->v.vmx.vapic - STORM_GPA);
+	u64 posted = 0;
+	u32 i, vector, pending;
+
+	for (i = 0; i < s->nr_vcpus; i++) {
+		vector = STORM_FIRST_VECTOR + i;
+		pending = l2->desc.pir[vector / 64] >> vector % 64 & 1;
+		pending += *(u32 *)(vapic + APIC_IRR + vector / 32 * 16) >> vector % 32 & 1;
+		TEST_ASSERT(l2->posted[i] == l2->found[i] + pending,
+			    "L2 %u: vCPU %u posted %u, %u were found, %u are pending",
+			    nr, i, l2->posted[i], l2->found[i], pending);
+		posted += l2->posted[i];
+	}
+	return posted;
+}
+
 struct storm_totals {
 	u64 steps;
 	u64 moves;
 	u64 shared;
+	u64 posted;
 	double seconds;
 };
 
@@ -281,6 +312,8 @@ static struct storm_totals storm_finish(struct storm_vm *s)
 			    "L2 %u: L1 counts %lu, memory %lx, RBX %lx, lock %u", i,
 			    l2->count, l2->memory, l2->v.gpr[L2_RBX], l2->lock);
 		steps += l2->count;
+		if (storm.posted)
+			t.posted += storm_check_posted(s, i);
 	}
 	for (i = 0; i < s->nr_vcpus; i++) {
 		t.steps += c[i].steps;
@@ -304,6 +337,8 @@ static void storm_say(struct storm_vm *s, const char *what, struct storm_totals 
 		       s->nr_vcpus, s->ratio, seconds);
 	ksft_print_msg("%s: %lu steps, %lu moves, %lu shared steps, %lu pauses\n", what,
 		       t.steps, t.moves, t.shared, s->pauses);
+	if (t.posted)
+		ksft_print_msg("%s: %lu interrupts posted\n", what, t.posted);
 	if (nested_context_present())
 		ksft_print_msg("%s: loads %lu: new %lu, reuse %lu, recycle %lu, fallback %lu\n",
 			       what, nested_context_loads(c), c.new, c.reuse,
