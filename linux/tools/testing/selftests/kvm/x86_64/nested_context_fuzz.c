@@ -47,6 +47,7 @@ static const struct fuzz_arch fuzz_archs[] = {
 		.supported	= fuzz_vmx_supported,
 		.block_size	= VMX_BLOCK_SIZE,
 		.pins_in_l2	= true,
+		.posts		= true,
 		.ops		= fuzz_vmx_ops,
 		.nr_ops		= NR_VMX_OPS,
 		.generate	= fuzz_vmx_generate,
@@ -102,6 +103,9 @@ static void generate_host_step(struct guest_random_state *rnd, struct fuzz_step 
 		s->arg[0] = page_gpa(slot, fuzz_below(rnd, slot_pages[slot])) +
 			    fuzz_below(rnd, 512) * 8;
 		s->arg[1] = fuzz_value(rnd);
+		break;
+	case HOST_POST:
+		fuzz_generate_post(rnd, s->arg);
 		break;
 	case HOST_RATIO:
 		s->arg[0] = fuzz_pick(rnd, fuzz_ratios, ARRAY_SIZE(fuzz_ratios));

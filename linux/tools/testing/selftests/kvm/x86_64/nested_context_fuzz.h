@@ -91,6 +91,7 @@ enum fuzz_host_op {
 	HOST_DROP,		/* arg: page; its contents are gone */
 	HOST_WRITE,		/* arg: address, value */
 	HOST_RATIO,		/* arg: ratio for VMs made from now on */
+	HOST_POST,		/* arg: descriptor, vector, notification or 0 */
 	HOST_NEXT,		/* here begins the next program */
 	FUZZ_HOST_END,
 };
@@ -136,6 +137,9 @@ struct fuzz_arch {
 
 	/* The stock kernel goes on with a page that the host took while L2 runs. */
 	bool pins_in_l2;
+
+	/* L2 can have posted interrupts, and L1 has its APIC on. */
+	bool posts;
 
 	/* L1's steps, in their order. */
 	const struct fuzz_choice *ops;
@@ -288,6 +292,33 @@ static inline u64 fuzz_gpa(struct guest_random_state *rnd, enum fuzz_slot slot,
 	default:
 		other = fuzz_below(rnd, NR_SLOTS);
 		return page_gpa(other, fuzz_below(rnd, slot_pages[other]));
+	}
+}
+
+/* Where L2s have their posted-interrupt descriptors: beside virtual-APIC pages. */
+static inline u64 fuzz_desc_gpa(unsigned int block)
+{
+	return page_gpa(SLOT_HW, block ^ 2) + 0x800 + block * 64;
+}
+
+#define FUZZ_NOTIFICATION	0xf2
+
+/* For a step that posts: mostly what an L2 has, and gets. */
+static inline void fuzz_generate_post(struct guest_random_state *rnd, u64 arg[3])
+{
+	arg[0] = fuzz_desc_gpa(fuzz_below(rnd, NR_BLOCKS));
+	arg[1] = fuzz_below(rnd, 256);
+	arg[2] = FUZZ_NOTIFICATION;
+	switch (fuzz_below(rnd, 8)) {
+	case 0:
+		arg[0] = fuzz_gpa(rnd, SLOT_HW, 1) & ~63ull;
+		break;
+	case 1:
+		arg[2] = 16 + fuzz_below(rnd, 240);
+		break;
+	case 2:
+		arg[2] = 0;
+		break;
 	}
 }
 

@@ -23,6 +23,7 @@ static const struct fuzz_choice host_ops[] = {
 	[HOST_DROP - FUZZ_HOST]		= { "drop",	16 },
 	[HOST_WRITE - FUZZ_HOST]	= { "write",	14 },
 	[HOST_RATIO - FUZZ_HOST]	= { "ratio",	2 },
+	[HOST_POST - FUZZ_HOST]		= { "post",	10 },
 	[HOST_NEXT - FUZZ_HOST]		= { "next",	0 },
 };
 

@@ -5,7 +5,9 @@
 #ifndef SELFTEST_KVM_NESTED_CONTEXT_FUZZ_VM_H
 #define SELFTEST_KVM_NESTED_CONTEXT_FUZZ_VM_H
 
+#include "apic.h"
 #include "nested_context_fuzz.h"
+#include "nested_context_vmx.h"
 
 #define FIRST_MEMSLOT	10
 
@@ -315,6 +317,23 @@ static void vm_next_program(void)
 	fuzz.resets = 0;
 }
 
+/* As a device does that knows where L2 runs. */
+static void host_post(u32 cpu, u64 desc, u32 vector, u32 notification)
+{
+	struct kvm_msi msi = {
+		.address_lo = APIC_DEFAULT_GPA | cpu << 12,
+		.data = notification,
+	};
+	void *page = host_page(desc);
+
+	if (!page || !fuzz.arch->posts)
+		return;
+	vmx_pi_post(page + (desc & ~PAGE_MASK), vector);
+	host_wrote(desc);
+	if (notification)
+		host_note(cpu, "msi", __vm_ioctl(fuzz.vm, KVM_SIGNAL_MSI, &msi));
+}
+
 static void host_step(const struct fuzz_step *s)
 {
 	enum fuzz_slot slot = s->arg[0];
@@ -370,6 +389,9 @@ static void host_step(const struct fuzz_step *s)
 		break;
 	case HOST_RATIO:
 		nested_context_set_ratio(s->arg[0]);
+		break;
+	case HOST_POST:
+		host_post(s->vcpu, s->arg[0], s->arg[1] & 0xff, s->arg[2]);
 		break;
 	case HOST_NEXT:
 		vm_next_program();

@@ -8,6 +8,7 @@
 #ifndef SELFTEST_KVM_NESTED_CONTEXT_FUZZ_VMX_H
 #define SELFTEST_KVM_NESTED_CONTEXT_FUZZ_VMX_H
 
+#include "apic.h"
 #include "nested_context_fuzz.h"
 #include "nested_context_vmx.h"
 
@@ -19,7 +20,7 @@
 enum fuzz_vmx_op {
 	VMX_RUN, VMX_INIT, VMX_VMWRITE, VMX_FLIP, VMX_VMREAD, VMX_READ_ALL,
 	VMX_VMPTRLD, VMX_VMCLEAR, VMX_VMXON, VMX_VMXOFF, VMX_VMXE, VMX_SET,
-	VMX_COPY, VMX_INVEPT, VMX_INVVPID, VMX_HASH,
+	VMX_COPY, VMX_INVEPT, VMX_INVVPID, VMX_HASH, VMX_POST,
 	NR_VMX_OPS,
 };
 
@@ -40,6 +41,7 @@ static const struct fuzz_choice fuzz_vmx_ops[NR_VMX_OPS] = {
 	[VMX_INVEPT]	= { "invept",	1 },	/* type, address */
 	[VMX_INVVPID]	= { "invvpid",	1 },	/* type, VPID */
 	[VMX_HASH]	= { "hash",	2 },	/* block */
+	[VMX_POST]	= { "post",	5 },	/* descriptor, vector, notification */
 };
 
 asm(".macro vmx_nested\n\t"
@@ -64,7 +66,8 @@ static const u64 vmx_plain_fields[] = {
 	CR0_READ_SHADOW, CR4_READ_SHADOW, GUEST_CR0, GUEST_CR3, GUEST_CR4,
 	GUEST_FS_BASE, GUEST_DR7, GUEST_RSP, GUEST_RFLAGS,
 	GUEST_PENDING_DBG_EXCEPTIONS, GUEST_SYSENTER_EIP, EXIT_QUALIFICATION,
-	HOST_CR0, HOST_CS_SELECTOR, HOST_IA32_SYSENTER_EIP,
+	HOST_CR0, HOST_CS_SELECTOR, HOST_IA32_SYSENTER_EIP, POSTED_INTR_NV,
+	GUEST_INTR_STATUS, EOI_EXIT_BITMAP0, EOI_EXIT_BITMAP3,
 };
 
 static const struct { u32 field; enum fuzz_slot slot; } vmx_address_fields[] = {
@@ -133,7 +136,8 @@ static void fuzz_vmx_generate(struct guest_random_state *rnd, struct fuzz_step *
 	case VMX_INIT:
 		s->arg[0] = fuzz_below(rnd, NR_BLOCKS);
 		s->arg[1] = VMX_L2_MSR_BITMAP |
-			    (guest_random_u32(rnd) & (VMX_L2_TPR_SHADOW | VMX_L2_APIC_ACCESS));
+			    (guest_random_u32(rnd) & (VMX_L2_TPR_SHADOW | VMX_L2_APIC_ACCESS |
+						      VMX_L2_POSTED));
 		if (__guest_random_bool(rnd, 90))
 			s->arg[1] |= VMX_L2_EPT;
 		s->arg[2] = guest_random_u64(rnd);
@@ -174,6 +178,9 @@ static void fuzz_vmx_generate(struct guest_random_state *rnd, struct fuzz_step *
 	case VMX_COPY:
 		s->arg[0] = page_gpa(SLOT_BLOCK, fuzz_below(rnd, NR_BLOCKS));
 		s->arg[1] = page_gpa(SLOT_ALIAS, fuzz_below(rnd, NR_BLOCKS));
+		break;
+	case VMX_POST:
+		fuzz_generate_post(rnd, s->arg);
 		break;
 	case VMX_INVEPT:
 	case VMX_INVVPID:
@@ -337,6 +344,7 @@ static void fuzz_vmx_l1_init(u32 cpu, void *scratch, u64 scratch_gpa)
 	}
 	vmx_l1[cpu].vmxon = scratch_gpa;
 	l1_enable_vmx(scratch, scratch_gpa);
+	x2apic_enable();
 }
 
 /*
@@ -414,6 +422,9 @@ static void fuzz_vmx_init(u32 cpu, unsigned int block, u32 features, u64 map)
 	if (!(features & VMX_L2_EPT))
 		controls &= ~SECONDARY_EXEC_ENABLE_EPT;
 	vmwrite(SECONDARY_VM_EXEC_CONTROL, controls);
+	if (features & VMX_L2_POSTED && features & VMX_L2_TPR_SHADOW &&
+	    rdmsr(MSR_IA32_VMX_TRUE_PINBASED_CTLS) >> 32 & PIN_BASED_POSTED_INTR)
+		vmx_l2_init_posted(fuzz_desc_gpa(block), FUZZ_NOTIFICATION);
 }
 
 static const u32 vmx_exit_fields[] = {
@@ -422,6 +433,7 @@ static const u32 vmx_exit_fields[] = {
 	VMX_INSTRUCTION_INFO, GUEST_PHYSICAL_ADDRESS, GUEST_LINEAR_ADDRESS,
 	GUEST_RIP, GUEST_RSP, GUEST_RFLAGS, GUEST_CR0, GUEST_CR3, GUEST_CR4,
 	GUEST_INTERRUPTIBILITY_INFO, VM_ENTRY_INTR_INFO_FIELD, TPR_THRESHOLD,
+	GUEST_INTR_STATUS,
 };
 
 static void fuzz_vmx_set_vmxe(u32 cpu, bool on)
@@ -477,6 +489,8 @@ static void fuzz_vmx_run(u32 cpu, const struct fuzz_step *s)
 		value = 0;
 		if (!fuzz_vmread(vmx_exit_fields[i], &value))
 			note(cpu, i ? "field" : "exit", value);
+		if (!i && (u16)value == EXIT_REASON_EXTERNAL_INTERRUPT)
+			x2apic_write_reg_safe(APIC_EOI, 0);
 	}
 }
 
@@ -568,6 +582,15 @@ static void fuzz_vmx_l1_step(u32 cpu, const struct fuzz_step *s)
 		fuzz_vmx_note_result(cpu, "invvpid",
 				     fuzz_vmx_safe("invvpid (%%rax), %%rdx",
 						   "a"(&desc), "d"(s->arg[0])));
+		break;
+	case VMX_POST:
+		if (!fuzz_vmx_can_touch(s->arg[0], sizeof(struct vmx_pi_desc)))
+			break;
+		vmx_pi_post((void *)s->arg[0], s->arg[1] & 0xff);
+		/* To itself: it is in L1, so L2 gets it with the next entry. */
+		if (s->arg[2])
+			note(cpu, "ipi", x2apic_write_reg_safe(APIC_ICR, APIC_DEST_SELF |
+							       APIC_DM_FIXED | s->arg[2]));
 		break;
 	case VMX_HASH:
 		value = s->arg[0] & PAGE_MASK;
