@@ -8,6 +8,10 @@
 APT=()
 SUITE=
 
+# For apt_uris: packages with all that they depend on, as if nothing were installed.
+# shellcheck disable=SC2034 # those who source this use it
+CLOSURE="--no-install-recommends -o Dir::State::status=/dev/null -y install"
+
 host_suite()
 {
 	# shellcheck source=/dev/null
@@ -105,6 +109,19 @@ fetch_set()
 	fi
 	rm -rf "$part"
 	return 1
+}
+
+# have SUITE SET TITLE MEGABYTES COMMAND...: what fetch_set gets is in SET of the cache,
+# downloaded if it is not there yet
+have()
+{
+	local suite=$1 dir=$CACHE/$2
+	shift 2
+
+	! verified "$dir" || return 0
+	apt_suite "$suite"
+	fetch_set "$1" "$dir" "${@:2}" || { apt_update && fetch_set "$1" "$dir" "${@:2}"; } ||
+		die "$1 of Debian's $suite cannot be downloaded: $(grep -m1 -E '^E:|FAILED' "$OUT/log/fetch.log" || echo "no reason given"); nothing was changed; check the network, then try again (logs: $OUT/log/apt-$suite.log, $OUT/log/fetch.log)"
 }
 
 # unpack_debs FROM TO: the packages in FROM over each other
