@@ -51,6 +51,10 @@ test: setup	## all tests (prove); GROUP=slow, GROUP=debug: what takes longer; T=
 fuzz: setup	## programs of a hostile L1, stock beside patched; MACHINE=, SEED=, COUNT=
 	@lab/fuzz --corpus $(if $(MACHINE),--machine $(MACHINE)) --seed $(SEED) --count $(COUNT)
 
+.PHONY: coverage
+coverage: setup	## lines of ours in the kernel that no test executes (gcov); JOB="A B"
+	@lab/coverage $(JOB)
+
 .PHONY: bench
 bench: setup	## the table in user space, timed beside one with a spinlock; fails if a bound does not hold
 	@bench/table

@@ -19,7 +19,7 @@ import subprocess
 import sys
 
 SOURCE = re.compile(r"(?:.*/)?((?:arch|include|virt)/.*)")
-FUNCTION = re.compile(r"[a-z_][^;=]*?(\w+)\((?!.*;$)")
+FUNCTION = re.compile(r"(?=[a-z_])[^;=(]*?(\w+)\((?!.*;$)")
 
 
 def lines_of(path):
@@ -79,12 +79,6 @@ def show(table):
     total = {"file": "all", "hooks": False}
     for what in ("lines", "executed"):
         total[what] = sum(row[what] for row in table)
-    width = max(len(row["file"]) for row in table) + 9
-    print(f"{'':{width}}  lines  executed  never")
-    for row in table + [total]:
-        name = row["file"] + (", hooks" if row["hooks"] else "")
-        print(f"{name:{width}} {row['lines']:6} {row['executed']:9} "
-              f"{row['lines'] - row['executed']:6}")
     for row in table:
         last = None
         for line in row["never"]:
@@ -92,7 +86,13 @@ def show(table):
                 last = line["function"]
                 print(f"\n{row['file']}: {last}()")
             print(f"{line['line']:6} {line['text'].expandtabs()}")
-    print(f"\n{total['executed']} of {total['lines']} lines are executed")
+    width = max(len(row["file"]) for row in table) + 9
+    print(f"\n{'':{width}}  lines  executed  never")
+    for row in table + [total]:
+        name = row["file"] + (", hooks" if row["hooks"] else "")
+        print(f"{name:{width}} {row['lines']:6} {row['executed']:9} "
+              f"{row['lines'] - row['executed']:6}")
+    print(f"\n{total['executed']} of {total['lines']} lines of ours are executed")
 
 
 def main():
