@@ -8,6 +8,9 @@ TREE has stock and patched. Ours are all lines of files that only the patched tr
 has, and in other files the lines that are not in the stock one. A line is executable
 if the compiler made code of it, wherever that was inlined. In each BOOT's "counts"
 gcov's notes are beside the counts.
+
+There is no code of its own for a "return;", "break;" or "goto" that an if decides
+about. Where the if is a single condition, its ways tell whether it was executed.
 """
 import collections
 import difflib
@@ -18,8 +21,13 @@ import re
 import subprocess
 import sys
 
+sys.dont_write_bytecode = True
+import report  # noqa: E402
+
 SOURCE = re.compile(r"(?:.*/)?((?:arch|include|virt)/.*)")
 FUNCTION = re.compile(r"(?=[a-z_])[^;=(]*?(\w+)\((?!.*;$)")
+IF = re.compile(r"\s+(else )?if \(.*\)")
+JUMP = re.compile(r"\s+(return|break|continue|goto \w+);")
 
 
 def lines_of(path):
@@ -33,21 +41,43 @@ def ours(stock, patched):
             for number in range(first, last)}
 
 
-def count(boot):
-    """How often each line was executed in a boot: {(file, line): count}."""
-    counts = collections.Counter()
-    where = boot / "counts"
-    for data in where.rglob("*.gcno"):
+class Counts:
+    """By file and line: how often it was executed, and each of its two ways."""
+
+    def __init__(self):
+        self.lines = collections.defaultdict(collections.Counter)
+        self.ways = collections.defaultdict(lambda: [0, 0])
+
+    def add(self, boot):
+        where = boot / "counts"
         # Without counts, none of the file's functions was called.
-        said = subprocess.run(["gcov", "--json-format", "--stdout", data], cwd=where,
-                              check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        if b"version" in said.stderr or b"mismatch" in said.stderr:
-            sys.exit(f"{data}: {said.stderr.decode().strip()}")
-        for file in json.loads(said.stdout)["files"]:
-            name = SOURCE.fullmatch(os.path.normpath(file["file"]))
-            for line in file["lines"] if name else ():
-                counts[name.group(1), line["line_number"]] += line["count"]
-    return counts
+        for notes in sorted(where.rglob("*.gcno")):
+            said = subprocess.run(["gcov", "--branch-probabilities", "--json-format", "--stdout",
+                                   notes], cwd=where, check=True, capture_output=True)
+            if re.search(rb"version|mismatch", said.stderr):
+                sys.exit(said.stderr.decode().strip())
+            for file in json.loads(said.stdout)["files"]:
+                name = SOURCE.fullmatch(os.path.normpath(file["file"]))
+                for line in file["lines"] if name else ():
+                    self.add_line(name.group(1), line)
+
+    def add_line(self, name, line):
+        self.lines[name][line["line_number"]] += line["count"]
+        if len(line["branches"]) == 2:
+            ways = self.ways[name, line["line_number"]]
+            for way, branch in enumerate(line["branches"]):
+                ways[way] += branch["count"]
+
+    def jumps(self, name, text):
+        """Adds jumps whose if tells about them: not executed if one way was never
+        gone, and what follows was executed all the same."""
+        lines = self.lines[name]
+        for number in list(lines):
+            jump, after = number + 1, [later for later in lines if later > number + 1]
+            if (after and IF.fullmatch(text[number - 1]) and JUMP.fullmatch(text[number])
+                    and jump not in lines and (name, number) in self.ways):
+                never = not all(self.ways[name, number]) and lines[min(after)]
+                lines[jump] = 0 if never else lines[number]
 
 
 def function_at(text, number):
@@ -61,14 +91,13 @@ def function_at(text, number):
 
 def rows(tree, counts):
     """A row for each file that has lines of ours."""
-    executable = collections.defaultdict(set)
-    for name, number in counts:
-        executable[name].add(number)
-    for name in sorted(executable):
+    for name in sorted(counts.lines):
         text, stock = (lines_of(tree / which / name) for which in ("patched", "stock"))
-        mine = executable[name] & ours(stock, text)
-        never = sorted(number for number in mine if not counts[name, number])
-        if mine:
+        mine = ours(stock, text)
+        if mine & counts.lines[name].keys():
+            counts.jumps(name, text)
+            mine &= counts.lines[name].keys()
+            never = sorted(number for number in mine if not counts.lines[name][number])
             yield {"file": name, "hooks": bool(stock), "lines": len(mine),
                    "executed": len(mine) - len(never),
                    "never": [{"line": number, "function": function_at(text, number),
@@ -76,9 +105,6 @@ def rows(tree, counts):
 
 
 def show(table):
-    total = {"file": "all", "hooks": False}
-    for what in ("lines", "executed"):
-        total[what] = sum(row[what] for row in table)
     for row in table:
         last = None
         for line in row["never"]:
@@ -86,6 +112,9 @@ def show(table):
                 last = line["function"]
                 print(f"\n{row['file']}: {last}()")
             print(f"{line['line']:6} {line['text'].expandtabs()}")
+    total = {"file": "all", "hooks": False}
+    for what in ("lines", "executed"):
+        total[what] = sum(row[what] for row in table)
     width = max(len(row["file"]) for row in table) + 9
     print(f"\n{'':{width}}  lines  executed  never")
     for row in table + [total]:
@@ -97,14 +126,14 @@ def show(table):
 
 def main():
     version, tree, path = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
-    counts = collections.Counter()
-    for boot in map(pathlib.Path, sys.argv[4:]):
-        one = count(boot)
-        for key in one:
-            counts[key] += one[key]
+    counts = Counts()
+    for boot in sys.argv[4:]:
+        counts.add(pathlib.Path(boot))
     table = list(rows(tree, counts))
     show(table)
-    document = {"target": "coverage", "kernel": version, "rows": table}
+    emulators = os.path.join(os.path.dirname(path), os.pardir, "emulator")
+    document = {"target": "coverage", "kernel": version, "host": report.host(),
+                "machines": report.machines(emulators), "rows": table}
     with open(path + ".new", "w", encoding="utf-8") as out:
         json.dump(document, out, indent=1)
         out.write("\n")

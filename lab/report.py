@@ -252,4 +252,5 @@ def main():
     sys.exit(any(row.get("differences") or not row.get("programs", 1) for row in rows))
 
 
-main()
+if __name__ == "__main__":
+    main()
