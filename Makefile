@@ -52,8 +52,8 @@ fuzz: setup	## programs of a hostile L1, stock beside patched; MACHINE=, SEED=, 
 	@lab/fuzz --corpus $(if $(MACHINE),--machine $(MACHINE)) --seed $(SEED) --count $(COUNT)
 
 .PHONY: coverage
-coverage: setup	## lines of ours in the kernel that no test executes (gcov); JOB="A B"
-	@lab/coverage $(JOB)
+coverage: setup	## lines of ours in the kernel that no test executes (gcov); T='NAME...': of these boots
+	@lab/coverage $(T)
 
 .PHONY: bench
 bench: setup	## the table in user space, timed beside one with a spinlock; fails if a bound does not hold
