@@ -113,8 +113,9 @@ static void evmcs_make(struct nested_l2 *l2, u64 gpa, void *rip, u64 rsp)
 	memset((void *)gpa, 0, PAGE_SIZE);
 	evmcs_load(l2);
 	current_evmcs->revision_id = EVMCS_VERSION;
+	/* An eVMCS has no APIC-access page. */
 	vmx_l2_fill_vmcs(&l2->vmx, rip, rsp, VMX_L2_EPT | VMX_L2_MSR_BITMAP |
-					     VMX_L2_TPR_SHADOW | VMX_L2_APIC_ACCESS);
+					     VMX_L2_TPR_SHADOW);
 }
 
 static const struct nested_arch evmcs_arch = {
@@ -245,11 +246,11 @@ static void l1_make(const struct nested_arch *arch, u32 cpu, u32 nr)
 	m->l2_mail[nr].posted = l1_posts && !cpu;
 	if (m->l2_mail[nr].posted)
 		l1_make_posted(&l2->vmx, l2_pages(cpu, nr));
-	if (guest_arch != ARCH_SVM) {
-		/* Bochs holds L0's interrupts back while L2 has its own off. */
+	/* An L2 that spins can be interrupted. */
+	if (guest_arch != ARCH_SVM)
 		vmwrite(GUEST_RFLAGS, X86_EFLAGS_FIXED | X86_EFLAGS_IF);
+	if (guest_arch == ARCH_VMX)
 		tpr = (u64)l2->vmx.apic_access + APIC_TASKPRI;
-	}
 	l2->gpr[L2_RDI] = (u64)&m->l2_mail[nr];
 	l2->gpr[L2_RSI] = l2_private(cpu, nr);
 	l2->gpr[L2_RDX] = tpr;

@@ -706,6 +706,7 @@ static void run_case(void)
 	if (t.method->promise != FORBIDS && (t.mail[0]->failures || t.vcpu[0].errors))
 		fail("%lu entries failed, exit code %#lx, and %lu times KVM_RUN",
 		     t.mail[0]->failures, t.mail[0]->exit_code, t.vcpu[0].errors);
+	vm_stop();
 	s = nested_context_read_stats(t.vm);
 	if (nested_context_present() && the_ratio && !t.method->no_contexts && !s.reuse)
 		fail("no context was found again");
