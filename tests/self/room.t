@@ -45,9 +45,9 @@ is "$(both $all 1 alone)" 0 "two that want all CPUs"
 is "$(both 0 $all alone)" 0 "two that want all memory"
 is "$(both 0 1 together)" 0 "two that want little"
 # One of those that wait for their turn is killed.
-"$tests/room" $all 1 sleep 60 &
+"$tests/room" $all 1 sh -c 'touch held; exec sleep 60' &
 holder=$!
-until [ -e "$OUT/.room/cpu0" ]; do sleep 0.1; done
+until [ -e held ]; do sleep 0.1; done
 "$tests/room" 1 1 true &
 waiter=$!
 sleep 0.3
