@@ -88,7 +88,7 @@ class Known:
         """Which kernels it fails on, and why."""
         mine = "stock" if kernel == "stock" else "patched"
         for kernels, pattern, reason in self.entries:
-            if kernels in ("*", mine) and fnmatch.fnmatchcase(case, pattern):
+            if kernels in ("*", mine, f"{mine}?") and fnmatch.fnmatchcase(case, pattern):
                 return kernels, reason
         return None, None
 

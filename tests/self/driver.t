@@ -45,6 +45,7 @@ listed   patched  *          l2.*  a fault of ours
 listed   patched  amd,intel  only  not on this machine
 beside   *        amd-qemu   both  neither can
 must     stock    *          m.*   it pins the page
+may      stock?   *          m.*   it pins the page for a moment
 END
 # name, machine, CPUs, kernels; the job has the same name
 while read -r name machine cpus kernels; do
@@ -62,6 +63,7 @@ died amd-qemu 1 patched
 listed amd-qemu 1 patched
 beside amd-qemu 1 stock,patched
 must amd-qemu 1 stock
+may amd-qemu 1 stock
 stock-tests amd 1 patched
 END
 
@@ -253,6 +255,18 @@ not ok 4 - the stock kernel fails 0 of 1 cases that it is known to fail
 1..4
 END
 
+job may "the job ended with 1: not ok 1 m.a" <<'END'
+1..2
+not ok 1 m.a
+ok 2 m.b
+END
+says may "a stock kernel that loses one race of two" <<'END'
+not ok 1 - m.a # TODO it pins the page for a moment
+ok 2 - m.b # TODO it pins the page for a moment
+ok 3 - the boot is sound, 2 cases
+1..3
+END
+
 job stock-tests "the job ended with 1: not ok 1 - a_test" <<'END'
 not ok 1 - a_test
 1..1
@@ -280,5 +294,5 @@ is "$(tr '\n' , <"$tree/asked")" "2 1424,1 1424," \
 	"two CPUs of amd-qemu weigh two, two of Bochs one, and memory counts"
 echo "odd test amd-qemu" >>"$tree/tests/boots/table"
 "$run" passes 2>"$dir/stderr" >/dev/null || :
-told "line 13 of tests/boots/table is not in the format" "a line of the table that lacks something"
+told "line 14 of tests/boots/table is not in the format" "a line of the table that lacks something"
 echo "1..$count"
