@@ -20,10 +20,12 @@ quiet()
 	[ -z "$said" ] || printf '#   %s\n' "${said//$'\n'/$'\n'#   }"
 }
 
-# tracked PATTERN...: our files, those not yet committed included
-tracked()
+# ours PATTERN: our files whose names match, those not yet committed included; without
+# git, which need not be there, nor trust the directory of another user
+ours()
 {
-	git ls-files --cached --others --exclude-standard -- "$@" | sort
+	find . \( -path ./.git -o -path ./out -o -path "./${OUT#"$top/"}" -o -name __pycache__ \) -prune \
+		-o -type f ! -name '*.pyc' -printf '%P\n' | sort | grep -E -- "$1"
 }
 
 # Our own files come by other ways than mail, MAINTAINERS is not ours to change.
@@ -36,25 +38,24 @@ trace_macros=PARENTHESIS_ALIGNMENT,OPEN_ENDED_LINE
 
 while read -r file; do
 	quiet "checkpatch $file" "${checkpatch[@]}" --strict --file "$file"
-done < <(tracked 'linux/*.[ch]')
+done < <(ours '^linux/.*\.[ch]$')
 while read -r file; do
 	quiet "checkpatch $file" "${checkpatch[@]}" --ignore "$user_space" --file "$file"
-done < <(tracked '*.[ch]' ':!linux')
+done < <(ours '\.[ch]$' | grep -v '^linux/')
 while read -r file; do
 	# The tracing macros are not written as function calls are.
 	tracing=()
 	! grep -q '^+TRACE_EVENT' "$file" || tracing=(--ignore "$trace_macros")
 	# From a pipe: it takes a file that git knows for source, not for a patch.
 	quiet "checkpatch $file" "${checkpatch[@]}" "${tracing[@]}" --strict - <"$file"
-done < <(tracked 'patches/[0-9]*/*.patch')
+done < <(ours '^patches/[0-9].*\.patch$')
 while read -r file; do
 	quiet "kernel-doc $file" "$TREE/stock/scripts/kernel-doc" -none -Wall "$file"
-done < <(tracked 'linux/arch/*.[ch]')
+done < <(ours '^linux/arch/.*\.[ch]$')
 
-# shellcheck disable=SC2016 # for the other shell to expand
-quiet "our programs are laid out by the kernel's .clang-format" sh -c '
-	git ls-files --cached --others --exclude-standard "*.[ch]" ":!linux" |
-	xargs clang-format --dry-run --Werror --style=file:"$1"' sh "$TREE/stock/.clang-format"
+mapfile -t programs < <(ours '\.[ch]$' | grep -v '^linux/')
+quiet "${#programs[@]} of our programs are laid out by the kernel's .clang-format" \
+	clang-format --dry-run --Werror --style=file:"$TREE/stock/.clang-format" "${programs[@]}"
 
 quiet "our kernel files compile clean with W=1 and sparse" lab/modules --check
 for option in KVM_HYPERV KVM_SMM; do
@@ -65,7 +66,7 @@ done
 # run_by PATTERN: our files with an interpreter that matches
 run_by()
 {
-	tracked | while read -r file; do
+	ours . | while read -r file; do
 		! head -n 1 "$file" | grep -qE "^#!.*[/ ]($1)( |\$)" || echo "$file"
 	done
 }
@@ -74,7 +75,7 @@ mapfile -t scripts < <(run_by '(ba|da)?sh')
 quiet "shellcheck of ${#scripts[@]} scripts" shellcheck "${scripts[@]}" \
 	lab/common.sh lab/emulator/*.sh tests/lib.sh
 mapfile -t scripts < <({
-	tracked '*.[chS]' '*.sh' '*.py' '*Makefile'
+	ours '\.([chS]|sh|py)$|Makefile$'
 	run_by '.*'
 } | sort -u)
 quiet "each of ${#scripts[@]} sources says its licence" sh -c '
