@@ -36,9 +36,12 @@ def at_most(have, limit, what):
           f"{have:.4g}, at most {limit:.4g}")
 
 
-# machine, memory, N over 8 contexts, and what the mean of a round trip may be of stock's
+# machine, memory, N over 8 contexts, and what the mean of a round trip may be of stock's.
+# Debian 12 compiles its kernel and our modules with gcc 12, Debian 13 with gcc 14: the
+# limits are for both. On amd, managed, they give 0.643 and 0.657 at N=1, 0.661 and 0.674
+# at N=8, 0.880 and 0.886 at N=16; elsewhere the two are within 2 %.
 for machine, memory, l2, limit in (
-        ("amd", "managed", 1, 0.65), ("amd", "managed", 8, 0.67), ("amd", "managed", 16, 0.89),
+        ("amd", "managed", 1, 0.665), ("amd", "managed", 8, 0.68), ("amd", "managed", 16, 0.895),
         ("amd", "unmanaged", 8, 0.26), ("amd", "unmanaged", 16, 0.74),
         ("intel", "managed", 1, 0.87), ("intel", "managed", 8, 0.87), ("intel", "managed", 16, 1.04),
         ("intel", "unmanaged", 8, 0.48), ("intel", "unmanaged", 16, 0.94)):
