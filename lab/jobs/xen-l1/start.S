@@ -19,8 +19,8 @@ start:
 	cli
 	lgdt gdt_pointer
 	ljmp $CODE, $1f
-1:	call load_segments
-	mov $(stacks + STACK_SIZE), %esp
+1:	mov $(stacks + STACK_SIZE), %esp	/* Xen gives it none */
+	call load_segments
 	push %ebx
 	call first_cpu
 
