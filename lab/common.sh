@@ -7,6 +7,7 @@
 LAB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 TOP=${LAB%/*}
 OUT=${OUT:-$TOP/out}
+[[ $OUT = /* ]] || OUT=$PWD/$OUT
 CACHE=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/nested-contexts
 LINE=6.12			# the kernel line the series is for
 PROG=lab/${0##*/}

@@ -8,6 +8,7 @@ tests=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 top=${tests%/*}
 lab=$top/lab
 out=${OUT:-$top/out}
+[[ $out = /* ]] || export OUT=$PWD/$OUT out=$PWD/$out
 results=$out/results/test
 mkdir -p "$results"
 count=0
