@@ -28,9 +28,10 @@ static void *object(size_t size)
 	return memset(p, 0, size);
 }
 
-static struct kvm_nested_context *alloc(struct kvm_vcpu *vcpu)
+static struct kvm_nested_context *alloc(struct kvm_vcpu *vcpu, bool kept)
 {
 	(void)vcpu;
+	(void)kept;
 	return object(512);
 }
 
@@ -73,6 +74,7 @@ static void count(const struct contender *table, int first)
 		vcpu[i] = object(sizeof(*vcpu[i]));
 		vcpu[i]->kvm = kvm;
 		vcpu[i]->vcpu_id = i;
+		vcpu[i]->arch.nested.fallback = &vcpu[i]->arch.fallback;
 		for (n = 0; n < 2 * BLOCKS; n++)
 			visit(table, vcpu[i], n);
 	}

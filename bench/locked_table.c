@@ -86,7 +86,7 @@ static struct kvm_nested_context *miss(struct kvm_nested_context_table *table,
 				   atomic_read(&vcpu->kvm->online_vcpus)) {
 		table->count++;
 		spin_unlock(&table->lock);
-		ctx = kvm_x86_ops.nested_ops->alloc_context(vcpu);
+		ctx = kvm_x86_ops.nested_ops->alloc_context(vcpu, true);
 		spin_lock(&table->lock);
 		if (ctx)
 			atomic64_inc(&stat->nested_context_new);
@@ -128,7 +128,7 @@ struct kvm_nested_context *kvm_nested_context_load(struct kvm_vcpu *vcpu,
 		flush = ++nested->reuse - nested->reuse_seen >= 64;
 	}
 	if (!ctx) {
-		ctx = &nested->fallback;
+		ctx = nested->fallback;
 		ctx->gpa = gpa;
 		atomic64_inc(&vcpu->kvm->stat.nested_context_fallback);
 	}

@@ -67,11 +67,12 @@ static void *object(size_t size)
 	return memset(p, 0, size);
 }
 
-static struct kvm_nested_context *alloc(struct kvm_vcpu *vcpu)
+static struct kvm_nested_context *alloc(struct kvm_vcpu *vcpu, bool kept)
 {
 	struct kvm_nested_context *ctx = aligned_alloc(64, 512);
 
 	(void)vcpu;
+	(void)kept;
 	return ctx ? memset(ctx, 0, 512) : NULL;
 }
 
@@ -276,6 +277,8 @@ static void make(struct table *t)
 	for (thread = 0; thread < 2; thread++) {
 		t->vcpu[thread] = object(sizeof(*t->vcpu[thread]));
 		t->vcpu[thread]->kvm = t->kvm[thread % t->vms];
+		t->vcpu[thread]->arch.nested.fallback =
+			&t->vcpu[thread]->arch.fallback;
 		for (i = 0; i < BLOCKS; i++)
 			t->is->load(t->vcpu[thread], block(thread, i));
 		t->is->clear(t->vcpu[thread], block(thread, BLOCKS - 1));

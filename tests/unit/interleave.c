@@ -63,11 +63,12 @@ static void others(enum stand_in_point p)
 	depth--;
 }
 
-static struct kvm_nested_context *alloc(struct kvm_vcpu *vcpu)
+static struct kvm_nested_context *alloc(struct kvm_vcpu *vcpu, bool kept)
 {
 	struct context *c;
 
 	(void)vcpu;
+	(void)kept;
 	might_sleep();
 	others(AT_LOCK);
 	if (!rnd(failures))
@@ -237,7 +238,11 @@ static void life(unsigned long end)
 	odds = 2 + rnd(10);
 	failures = rnd(2) ? 3 : 1000;
 	for (v = 0; v < nr_vcpus; v++)
-		vcpus[v] = (struct kvm_vcpu){ .kvm = &kvm, .vcpu_id = v };
+		vcpus[v] = (struct kvm_vcpu){
+			.kvm = &kvm,
+			.vcpu_id = v,
+			.arch.nested.fallback = &vcpus[v].arch.fallback,
+		};
 
 	for (; step < end; step++) {
 		random_step();

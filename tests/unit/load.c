@@ -108,7 +108,7 @@ static void private_is_not_kept(void **state)
 	(void)state;
 	vendor.fail_allocs = 1;
 	ctx = assert_load(v, GPA(0), PRIVATE);
-	assert_ptr_equal(ctx, &v->arch.nested.fallback);
+	assert_ptr_equal(ctx, v->arch.nested.fallback);
 	/* In use, so loading it again does nothing. */
 	assert_ptr_equal(assert_load(v, GPA(0), REENTERED), ctx);
 	/* Others do not see it. */

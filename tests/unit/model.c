@@ -250,11 +250,12 @@ _Noreturn void stand_in_fail(const char *what)
 	exit(1);
 }
 
-static struct kvm_nested_context *alloc(struct kvm_vcpu *vcpu)
+static struct kvm_nested_context *alloc(struct kvm_vcpu *vcpu, bool kept)
 {
 	struct context *c;
 
 	(void)vcpu;
+	(void)kept;
 	might_sleep();
 	if (no_memory)
 		return NULL;
@@ -359,7 +360,11 @@ static void add_vcpu(void)
 	if (m.vcpus == MAX_VCPUS)
 		return;
 	m.vcpu[m.vcpus] = (struct m_vcpu){ .last = NONE };
-	vcpus[m.vcpus] = (struct kvm_vcpu){ .kvm = &kvm, .vcpu_id = m.vcpus };
+	vcpus[m.vcpus] = (struct kvm_vcpu){
+		.kvm = &kvm,
+		.vcpu_id = m.vcpus,
+		.arch.nested.fallback = &vcpus[m.vcpus].arch.fallback,
+	};
 	m.vcpus++;
 	atomic_inc(&kvm.online_vcpus);
 }

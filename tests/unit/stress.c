@@ -77,11 +77,12 @@ static void stagger(enum stand_in_point p)
 			__builtin_ia32_pause();
 }
 
-static struct kvm_nested_context *alloc(struct kvm_vcpu *vcpu)
+static struct kvm_nested_context *alloc(struct kvm_vcpu *vcpu, bool kept)
 {
 	struct context *c;
 
 	(void)vcpu;
+	(void)kept;
 	might_sleep();
 	stagger(AT_EXCHANGE);
 	if (!rnd(failures))
@@ -170,6 +171,7 @@ static struct vcpu *new_vcpu(int id)
 
 	v->kvm.kvm = &kvm;
 	v->kvm.vcpu_id = id;
+	v->kvm.arch.nested.fallback = &v->kvm.arch.fallback;
 	return v;
 }
 

@@ -16,11 +16,12 @@ _Noreturn void stand_in_fail(const char *what)
 	abort();
 }
 
-static struct kvm_nested_context *vendor_alloc(struct kvm_vcpu *vcpu)
+static struct kvm_nested_context *vendor_alloc(struct kvm_vcpu *vcpu, bool kept)
 {
 	void (*in_alloc)(void) = vendor.in_alloc;
 	struct context *c;
 
+	(void)kept;
 	assert_non_null(vcpu);
 	might_sleep();
 	vendor.in_alloc = NULL;
@@ -86,6 +87,7 @@ struct kvm_vcpu *vm_add_vcpu(struct vm *vm)
 	assert_in_range(vm->nr_vcpus, 0, MAX_VCPUS - 1);
 	vcpu->kvm = &vm->kvm;
 	vcpu->vcpu_id = vm->nr_vcpus;
+	vcpu->arch.nested.fallback = &vcpu->arch.fallback;
 	vm->vcpus[vm->nr_vcpus++] = vcpu;
 	atomic_inc(&vm->kvm.online_vcpus);
 	return vcpu;

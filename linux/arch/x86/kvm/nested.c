@@ -369,7 +369,7 @@ nested_context_miss(struct kvm_nested_context_table *table,
 		/* Reserve the place, the lock is dropped to allocate. */
 		table->count++;
 		spin_unlock(&table->lock);
-		new = ops->alloc_context(vcpu);
+		new = ops->alloc_context(vcpu, true);
 		spin_lock(&table->lock);
 
 		/* Another vCPU may have been here for the same block. */
@@ -511,7 +511,7 @@ struct kvm_nested_context *kvm_nested_context_load(struct kvm_vcpu *vcpu,
 	}
 
 	if (!ctx) {
-		ctx = &nested->fallback;
+		ctx = nested->fallback;
 		if (nested_context_is_mine(ctx, vcpu)) {
 			/* See kvm_nested_context_retry(). */
 			nested->last = ctx;
@@ -547,7 +547,7 @@ struct kvm_nested_context *kvm_nested_context_retry(struct kvm_vcpu *vcpu,
 						    gpa_t gpa)
 {
 	struct kvm_vcpu_nested *nested = &vcpu->arch.nested;
-	struct kvm_nested_context *private = &nested->fallback, *ctx;
+	struct kvm_nested_context *private = nested->fallback, *ctx;
 
 	/* While it is the last one, it is in use. */
 	if (nested->last != private || private->gpa != gpa)
@@ -686,6 +686,39 @@ int kvm_nested_context_table_init(struct kvm *kvm)
 	return 0;
 }
 EXPORT_SYMBOL_GPL(kvm_nested_context_table_init);
+
+/*
+ * L1 turns virtualization on.  Makes the vCPU's fallback context and, if it is the
+ * first one, the VM's table; without memory for that, the VM does without.
+ */
+int kvm_nested_context_enable(struct kvm_vcpu *vcpu)
+{
+	struct kvm_nested_context *ctx;
+
+	ctx = kvm_x86_ops.nested_ops->alloc_context(vcpu, false);
+	if (!ctx)
+		return -ENOMEM;
+
+	WRITE_ONCE(vcpu->arch.nested.fallback, ctx);
+	kvm_nested_context_table_init(vcpu->kvm);
+	return 0;
+}
+EXPORT_SYMBOL_GPL(kvm_nested_context_enable);
+
+/* L1 has turned virtualization off, or the vCPU goes. */
+void kvm_nested_context_disable(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_nested *nested = &vcpu->arch.nested;
+	struct kvm_nested_context *ctx = nested->fallback;
+
+	if (!ctx)
+		return;
+
+	nested_context_move_on(vcpu);
+	WRITE_ONCE(nested->fallback, NULL);
+	kvm_x86_ops.nested_ops->free_context(ctx);
+}
+EXPORT_SYMBOL_GPL(kvm_nested_context_disable);
 
 /**
  * kvm_nested_context_table_destroy - free a VM's table and all its contexts

@@ -8,10 +8,15 @@
 #include <linux/kvm_host.h>
 
 /*
- * Nobody shall be killed for memory that only makes L1 faster: there is the
- * private context, and the next load tries again.
+ * Don't trigger the OOM killer for an optimization: without a context for the table
+ * the vCPU has its fallback, and the next load tries again.
  */
 #define KVM_NESTED_CONTEXT_GFP	(GFP_KERNEL_ACCOUNT | __GFP_NORETRY | __GFP_NOWARN)
+
+static inline gfp_t kvm_nested_context_gfp(bool kept)
+{
+	return kept ? KVM_NESTED_CONTEXT_GFP : GFP_KERNEL_ACCOUNT;
+}
 
 /*
  * How a load was served; the order is known to the tracepoint.
@@ -39,6 +44,20 @@ struct kvm_nested_context *kvm_nested_context_retry(struct kvm_vcpu *vcpu,
 void kvm_nested_context_clear(struct kvm_vcpu *vcpu, gpa_t gpa);
 struct kvm_nested_context *kvm_nested_context_find(struct kvm_vcpu *vcpu,
 						   gpa_t gpa);
+
+int kvm_nested_context_enable(struct kvm_vcpu *vcpu);
+void kvm_nested_context_disable(struct kvm_vcpu *vcpu);
+
+/* The context that the vCPU uses, or NULL. */
+static inline struct kvm_nested_context *
+kvm_nested_context_current(struct kvm_vcpu *vcpu)
+{
+	struct kvm_nested_context *ctx = vcpu->arch.nested.last;
+
+	if (ctx && atomic_long_read(&ctx->owner) == ((long)vcpu | KVM_NESTED_IN_USE))
+		return ctx;
+	return NULL;
+}
 
 void __kvm_nested_context_vcpu_put(struct kvm_vcpu *vcpu);
 
@@ -73,7 +92,7 @@ static inline bool
 kvm_nested_context_is_private(struct kvm_vcpu *vcpu,
 			      struct kvm_nested_context *ctx)
 {
-	return ctx == &vcpu->arch.nested.fallback;
+	return ctx == vcpu->arch.nested.fallback;
 }
 
 #endif /* __KVM_X86_NESTED_H */

@@ -10,260 +10,333 @@
 /* How often a mapping that is invalidated again and again is renewed. */
 #define NESTED_PAGE_TRIES	3
 
+/* Milliseconds between look-ups that fail: doubled from the first to the last. */
+#define NESTED_PAGE_WAIT_MIN	1
+#define NESTED_PAGE_WAIT_MAX	100
+
 /*
  * Locks of other caches are taken in interrupts, those of contexts are not.
  * Tell lockdep that they are different.
  */
 static struct lock_class_key nested_page_key;
 
-/**
- * kvm_nested_page_init - make a cache that maps nothing yet
- * @gpc: the cache, zeroed
- * @kvm: the VM that it is for
- *
- * Context: nobody else knows the cache.
- */
-void kvm_nested_page_init(struct gfn_to_pfn_cache *gpc, struct kvm *kvm)
+void kvm_nested_page_init(struct kvm_nested_page *page, struct kvm *kvm,
+			  bool kept, bool written)
 {
-	kvm_gpc_init(gpc, kvm);
-	lockdep_set_class(&gpc->lock, &nested_page_key);
+	kvm_gpc_init(&page->gpc, kvm);
+	lockdep_set_class(&page->gpc.lock, &nested_page_key);
+	page->gpc.readonly = !written;
+	page->gpc.nowait = true;
+	page->kept = kept;
 }
 EXPORT_SYMBOL_GPL(kvm_nested_page_init);
 
-/**
- * kvm_nested_page_drop - unmap a kept page
- * @gpc: the cache, in a context that the caller owns, and that no L2 runs with
- *
- * The cache remembers the address that it was for, but has to look it up again
- * before it is valid for any address.
- *
- * Context: any task, no spinlock held.  May sleep.
- */
-void kvm_nested_page_drop(struct gfn_to_pfn_cache *gpc)
+/* Unmap the page; it is looked up again before the next access. */
+void kvm_nested_page_drop(struct kvm_nested_page *page)
 {
-	kvm_gpc_deactivate(gpc);
+	kvm_gpc_deactivate(&page->gpc);
+	free_page((unsigned long)page->copy);
+	page->copy = NULL;
 }
 EXPORT_SYMBOL_GPL(kvm_nested_page_drop);
 
-/**
- * kvm_nested_page_map - map a page and access it
- * @gpc: the cache, in a context that the caller owns
- * @gpa: the page's address in bytes, page aligned
- * @written: it will be written to, now or as long as it stays mapped
- *
- * For kvm_nested_page_lock(), which see.
- *
- * Context: the vCPU's task, kvm->srcu held, no spinlock held.  May sleep.
- * Return: the page, until kvm_nested_page_unlock(); or NULL, and not locked.
- */
-void *kvm_nested_page_map(struct gfn_to_pfn_cache *gpc, gpa_t gpa, bool written)
+void __kvm_nested_page_accessed(struct kvm_nested_page *page)
 {
+	lockdep_assert_held_read(&page->gpc.lock);
+
+	page->accessed = jiffies;
+	kvm_set_pfn_accessed(page->gpc.pfn);
+}
+EXPORT_SYMBOL_GPL(__kvm_nested_page_accessed);
+
+/* Look the page up.  Returns it, locked, or NULL. */
+static void *kvm_nested_page_map(struct kvm_nested_page *page, gpa_t gpa)
+{
+	struct gfn_to_pfn_cache *gpc = &page->gpc;
 	int tries = NESTED_PAGE_TRIES;
-	void *page;
+	void *hva;
 
 	do {
 		if (!tries-- || kvm_gpc_activate(gpc, gpa, PAGE_SIZE))
 			return NULL;
-		page = kvm_nested_page_trylock(gpc, gpa);
-	} while (!page);
+		hva = kvm_nested_page_trybegin(page, gpa);
+	} while (!hva);
 
-	if (written)
+	page->accessed = jiffies;
+	if (!gpc->readonly)
 		kvm_set_pfn_dirty(gpc->pfn);
-	return page;
+	return hva;
 }
-EXPORT_SYMBOL_GPL(kvm_nested_page_map);
 
-/**
- * kvm_nested_page_begin_once - access a page that is not kept
- * @vcpu: the vCPU
- * @gpa: the page's address in bytes, page aligned
- * @m: filled in
- *
- * For kvm_nested_page_begin(), which see.
- *
- * Context: the vCPU's task, kvm->srcu held, no spinlock held.  May sleep.
- * Return: as kvm_nested_page_begin().
- */
-int kvm_nested_page_begin_once(struct kvm_vcpu *vcpu, gpa_t gpa,
-			       struct kvm_nested_map *m)
+/* When the page is not mapped.  The error is that of kvm_vcpu_map(). */
+void *__kvm_nested_page_begin(struct kvm_vcpu *vcpu, struct kvm_nested_page *page,
+			      gpa_t gpa)
 {
-	int ret = kvm_vcpu_map(vcpu, gpa_to_gfn(gpa), &m->map);
+	void *hva;
+	int r;
 
-	m->gpc = NULL;
-	m->hva = ret ? NULL : m->map.hva;
-	return ret;
+	if (page->kept || kvm_nested_page_in_use(page)) {
+		hva = kvm_nested_page_map(page, gpa);
+		if (hva)
+			return hva;
+	}
+
+	/* Read what is only read, for the host sees a mapping as a write. */
+	if (page->gpc.readonly && !page->copy)
+		page->copy = (void *)__get_free_page(GFP_KERNEL_ACCOUNT);
+	if (page->copy) {
+		r = kvm_read_guest_page(vcpu->kvm, gpa_to_gfn(gpa), page->copy, 0,
+					PAGE_SIZE);
+		if (!r)
+			return page->copy;
+		__kvm_nested_page_end_copy(page);
+		return ERR_PTR(r);
+	}
+
+	r = kvm_vcpu_map(vcpu, gpa_to_gfn(gpa), &page->map);
+	return r ? ERR_PTR(r) : page->map.hva;
 }
-EXPORT_SYMBOL_GPL(kvm_nested_page_begin_once);
+EXPORT_SYMBOL_GPL(__kvm_nested_page_begin);
 
-/**
- * kvm_nested_page_use - let the hardware use a page, and map it if need be
- * @gpc: the cache, in a context that the caller owns until L2 is left
- * @gpa: the page's address in bytes, page aligned
- * @vcpu: the vCPU that will run L2
- * @written: L2 or the hardware writes to the page
- *
- * Context: @vcpu's task, kvm->srcu held, no spinlock held.  May sleep.
- * Return: as kvm_nested_page_tryuse(); INVALID_PAGE if the page can't be kept.
- */
-hpa_t kvm_nested_page_use(struct gfn_to_pfn_cache *gpc, gpa_t gpa,
-			  struct kvm_vcpu *vcpu, bool written)
+/* A page of a context of the table, mapped and locked; or NULL. */
+static void *kvm_nested_page_begin_kept(struct kvm_nested_page *page, gpa_t gpa)
 {
-	if (!kvm_nested_page_lock(gpc, gpa, written))
-		return INVALID_PAGE;
-	return __kvm_nested_page_use(gpc, vcpu);
+	void *hva;
+
+	if (!page->kept)
+		return NULL;
+
+	hva = kvm_nested_page_trybegin(page, gpa);
+	if (unlikely(!hva))
+		return kvm_nested_page_map(page, gpa);
+
+	kvm_nested_page_accessed(page);
+	return hva;
 }
-EXPORT_SYMBOL_GPL(kvm_nested_page_use);
 
-/**
- * kvm_nested_page_peek - read from a page that L2 runs with
- * @gpc: the cache, in a context that the caller owns
- * @gpa: address in bytes of what is read, all within one page
- * @to: where to put it
- * @len: its length in bytes
- *
- * For a vCPU that is about to sleep and can't map a page any more.
- *
- * Context: the vCPU's task, kvm->srcu held.  Does not sleep.
- * Return: whether the page is still mapped by the current memslots, and was read.
- */
-bool kvm_nested_page_peek(struct gfn_to_pfn_cache *gpc, gpa_t gpa, void *to,
-			  unsigned int len)
+/* Copy the beginning of a page of a context that the vCPU owns. */
+int kvm_nested_page_read(struct kvm_vcpu *vcpu, struct kvm_nested_page *page,
+			 gpa_t gpa, void *to, unsigned int len)
 {
-	void *page;
+	void *hva = kvm_nested_page_begin_kept(page, gpa);
 
-	if (offset_in_page(gpa) + len > PAGE_SIZE)
+	if (unlikely(!hva))
+		return kvm_read_guest_page(vcpu->kvm, gpa_to_gfn(gpa), to, 0, len);
+
+	memcpy(to, hva, len);
+	kvm_nested_page_tryend(vcpu, page, false);
+	return 0;
+}
+EXPORT_SYMBOL_GPL(kvm_nested_page_read);
+
+int kvm_nested_page_write(struct kvm_vcpu *vcpu, struct kvm_nested_page *page,
+			  gpa_t gpa, const void *from, unsigned int len)
+{
+	void *hva = kvm_nested_page_begin_kept(page, gpa);
+
+	if (unlikely(!hva))
+		return kvm_vcpu_write_guest_page(vcpu, gpa_to_gfn(gpa), from, 0, len);
+
+	memcpy(hva, from, len);
+	kvm_nested_page_tryend(vcpu, page, true);
+	return 0;
+}
+EXPORT_SYMBOL_GPL(kvm_nested_page_write);
+
+/*
+ * Log as dirty what L0 or hardware has written.  The caller either holds the page's
+ * lock or owns the context, so neither the memslot nor its generation changes.
+ */
+void kvm_nested_page_mark_dirty(struct kvm_vcpu *vcpu, struct kvm_nested_page *page)
+{
+	struct gfn_to_pfn_cache *gpc = &page->gpc;
+	gfn_t gfn = gpa_to_gfn(gpc->gpa);
+
+	if (unlikely(gpc->generation != kvm_memslots(gpc->kvm)->generation))
+		kvm_vcpu_mark_page_dirty(vcpu, gfn);
+	else if (unlikely(gpc->memslot && kvm_slot_dirty_track_enabled(gpc->memslot)))
+		mark_page_dirty_in_slot(gpc->kvm, gpc->memslot, gfn);
+}
+EXPORT_SYMBOL_GPL(kvm_nested_page_mark_dirty);
+
+/* The fallback keeps the memory for the next copy, other contexts rarely have one. */
+void __kvm_nested_page_end_copy(struct kvm_nested_page *page)
+{
+	if (!page->kept)
+		return;
+
+	free_page((unsigned long)page->copy);
+	page->copy = NULL;
+}
+EXPORT_SYMBOL_GPL(__kvm_nested_page_end_copy);
+
+static bool kvm_nested_page_has_slot(struct kvm_nested_page *page, gpa_t gpa)
+{
+	struct kvm_memory_slot *slot;
+
+	slot = gfn_to_memslot(page->gpc.kvm, gpa_to_gfn(gpa));
+	return slot && (page->gpc.readonly || !(slot->flags & KVM_MEM_READONLY));
+}
+
+/* User space is moving or deleting the memslot right now, and does not see that. */
+static bool kvm_nested_page_in_transit(struct kvm *kvm, gpa_t gpa)
+{
+	struct kvm_memory_slot *slot = gfn_to_memslot(kvm, gpa_to_gfn(gpa));
+
+	return slot && slot->flags & KVM_MEMSLOT_INVALID;
+}
+
+/* When the page is not mapped, or memslots have changed. */
+int __kvm_nested_page_use(struct kvm_vcpu *vcpu, struct kvm_nested_page *page,
+			  gpa_t gpa, hpa_t *hpa)
+{
+	struct gfn_to_pfn_cache *gpc = &page->gpc;
+	bool used = kvm_nested_page_in_use(page);
+	u64 generation = gpc->generation;
+
+	if (!kvm_nested_page_in_transit(gpc->kvm, gpa) &&
+	    kvm_nested_page_map(page, gpa)) {
+		WRITE_ONCE(gpc->vcpu, vcpu);
+		*hpa = pfn_to_hpa(gpc->pfn);
+		kvm_nested_page_tryend(vcpu, page, false);
+
+		/* Hardware may have written while the old memslots were gone. */
+		if (used && !gpc->readonly && gpc->generation != generation)
+			kvm_nested_page_mark_dirty(vcpu, page);
+		return 0;
+	}
+
+	if (!kvm_nested_page_has_slot(page, gpa)) {
+		vcpu->arch.nested.missing = gpa;
+		return -EFAULT;
+	}
+
+	WRITE_ONCE(gpc->vcpu, vcpu);
+	kvm_make_request(KVM_REQ_REFRESH_GPC, vcpu);
+	return -EAGAIN;
+}
+EXPORT_SYMBOL_GPL(__kvm_nested_page_use);
+
+/*
+ * The caller has L1 execute an instruction again, which had to do with memory that
+ * could not be looked up.  Have the vCPU wait before.
+ */
+void kvm_nested_pages_wait_later(struct kvm_vcpu *vcpu)
+{
+	vcpu->arch.nested.wait = true;
+	kvm_make_request(KVM_REQ_REFRESH_GPC, vcpu);
+}
+EXPORT_SYMBOL_GPL(kvm_nested_pages_wait_later);
+
+/*
+ * Whether L1 only seems to have no memory at @gpa, because user space is moving or
+ * deleting the memslot right now.  If so, the caller must have L1 execute the
+ * instruction again.
+ */
+bool kvm_nested_page_retry(struct kvm_vcpu *vcpu, gpa_t gpa)
+{
+	if (!kvm_nested_page_in_transit(vcpu->kvm, gpa))
 		return false;
 
-	page = kvm_nested_page_trylock(gpc, gfn_to_gpa(gpa_to_gfn(gpa)));
-	if (!page)
-		return false;
-
-	memcpy(to, page + offset_in_page(gpa), len);
-	kvm_nested_page_unlock(gpc);
+	kvm_nested_pages_wait_later(vcpu);
 	return true;
 }
-EXPORT_SYMBOL_GPL(kvm_nested_page_peek);
+EXPORT_SYMBOL_GPL(kvm_nested_page_retry);
 
-/**
- * kvm_nested_pages_refresh - look up again what the hardware uses
- * @vcpu: the vCPU that found KVM_REQ_REFRESH_GPC
+/*
+ * Sleep until memory may be there again.  The end of an invalidation, an update of
+ * the memslots and whatever else wakes a halted vCPU end the wait.  No event tells
+ * that user space has made memory accessible, so look again after some time.
+ */
+static void kvm_nested_pages_wait(struct kvm_vcpu *vcpu)
+	__releases(&vcpu->kvm->srcu) __acquires(&vcpu->kvm->srcu)
+{
+	struct rcuwait *wait = kvm_arch_vcpu_get_wait(vcpu);
+	struct kvm_vcpu_nested *nested = &vcpu->arch.nested;
+	struct kvm *kvm = vcpu->kvm;
+
+	if (time_after(jiffies, nested->waited + HZ))
+		nested->backoff = NESTED_PAGE_WAIT_MIN;
+	else
+		nested->backoff = min(2 * nested->backoff, NESTED_PAGE_WAIT_MAX);
+
+	atomic_inc(&kvm->gpc_waiters);
+	kvm_vcpu_srcu_read_unlock(vcpu);
+
+	prepare_to_rcuwait(wait);
+	set_current_state(TASK_INTERRUPTIBLE);
+	if (!signal_pending(current) && !kvm_test_request(KVM_REQ_UNBLOCK, vcpu))
+		schedule_timeout(msecs_to_jiffies(nested->backoff));
+	finish_rcuwait(wait);
+
+	kvm_vcpu_srcu_read_lock(vcpu);
+	atomic_dec(&kvm->gpc_waiters);
+	nested->waited = jiffies;
+}
+
+/*
+ * Look up again the pages that hardware uses, before the vCPU enters the guest or
+ * blocks.  If one cannot be had though a memslot has it, sleep for a while and leave
+ * KVM_REQ_REFRESH_GPC pending, which keeps the vCPU out of the guest.
  *
- * Context: the vCPU's task, kvm->srcu held, interrupts on.  May sleep.
- * Return: 1, or 0 if L2 can't be entered with the memory that L1 has now; the
- * vCPU exits to user space then, and tries again when it is back.
+ * Called with kvm->srcu held.  Returns 1, or -EFAULT if the vCPU has to exit to user
+ * space: no memslot has the page, and the host took what was there.
  */
 int kvm_nested_pages_refresh(struct kvm_vcpu *vcpu)
 {
 	const struct kvm_x86_nested_ops *ops = kvm_x86_ops.nested_ops;
+	struct kvm_vcpu_nested *nested = &vcpu->arch.nested;
+	bool wait = nested->wait;
+	int r;
 
-	if (!ops->refresh_pages || ops->refresh_pages(vcpu))
+	if (!ops->refresh_pages)
 		return 1;
 
-	vcpu->run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
-	vcpu->run->internal.suberror = KVM_INTERNAL_ERROR_EMULATION;
-	vcpu->run->internal.ndata = 0;
-	kvm_make_request(KVM_REQ_REFRESH_GPC, vcpu);
-	return 0;
+	nested->wait = false;
+	kvm_clear_request(KVM_REQ_UNBLOCK, vcpu);
+	kvm_clear_request(KVM_REQ_REFRESH_GPC, vcpu);
+
+	/* Look up after that: see what made the requests, or the next one. */
+	smp_mb__after_atomic();
+
+	/* A halted L2 that was just restored has no pages yet. */
+	if (kvm_test_request(KVM_REQ_GET_NESTED_STATE_PAGES, vcpu) &&
+	    ops->get_nested_state_pages(vcpu))
+		kvm_clear_request(KVM_REQ_GET_NESTED_STATE_PAGES, vcpu);
+
+	r = ops->refresh_pages(vcpu);
+
+	if (r == -EFAULT) {
+		kvm_make_request(KVM_REQ_REFRESH_GPC, vcpu);
+		kvm_prepare_memory_fault_exit(vcpu, nested->missing, PAGE_SIZE,
+					      false, false, false);
+		return r;
+	}
+
+	if (r || wait)
+		kvm_nested_pages_wait(vcpu);
+	return 1;
 }
 
-/**
- * kvm_nested_pages_refresh_wanted - look up what kvm_nested_pages_want() is about
- * @vcpu: the vCPU, unblocked but not runnable
- *
- * Without that the pages can wait until the vCPU runs: L2 sleeps on if L1 has no
- * memory for them now.
- *
- * Context: as kvm_nested_pages_refresh().
- * Return: 1 if there is nothing to look up, else as kvm_nested_pages_refresh().
- */
-int kvm_nested_pages_refresh_wanted(struct kvm_vcpu *vcpu)
-{
-	if (!kvm_test_request(KVM_REQ_UNBLOCK, vcpu) ||
-	    !kvm_check_request(KVM_REQ_REFRESH_GPC, vcpu))
-		return 1;
-	return kvm_nested_pages_refresh(vcpu);
-}
-
-/**
- * kvm_nested_pages_memslots_updated - no vCPU shall use a page by old memslots
- * @kvm: the VM, its memslots just replaced
- *
- * A vCPU that entered L2 by the old memslots did so before the readers of these
- * were waited for.  So it has made the table, and it is found in guest mode.
- *
- * Context: kvm->slots_lock held.  Waits for vCPUs to leave guest mode.
+/*
+ * Memslots have changed.  Have nested vCPUs look their pages up again before they enter
+ * the guest, and wait for those that are in it.
  */
 void kvm_nested_pages_memslots_updated(struct kvm *kvm)
 {
-	lockdep_assert_held(&kvm->slots_lock);
+	struct kvm_vcpu *vcpu;
+	bool nested = false;
+	unsigned long i;
 
-	if (READ_ONCE(kvm->arch.nested_contexts) &&
-	    kvm_x86_ops.nested_ops->refresh_pages)
-		kvm_make_all_cpus_request(kvm, KVM_REQ_REFRESH_GPC);
+	if (!kvm_x86_ops.nested_ops->refresh_pages)
+		return;
+
+	kvm_for_each_vcpu(i, vcpu, kvm)
+		nested |= !!READ_ONCE(vcpu->arch.nested.fallback);
+	if (!nested)
+		return;
+
+	kvm_make_all_cpus_request(kvm, KVM_REQ_REFRESH_GPC);
+	kvm_for_each_vcpu(i, vcpu, kvm)
+		kvm_make_request(KVM_REQ_UNBLOCK, vcpu);
 }
-
-/**
- * kvm_nested_page_slot_moves - is a page missing only for the moment?
- * @vcpu: the vCPU
- * @gpa: an address in the page
- *
- * A memslot that user space moves or deletes is invalid for a while.  User space
- * doesn't see that; vCPUs must wait, see kvm_nested_page_wait_for_slot().
- *
- * Context: the vCPU's task, kvm->srcu held.
- * Return: whether that is so.
- */
-bool kvm_nested_page_slot_moves(struct kvm_vcpu *vcpu, gpa_t gpa)
-{
-	struct kvm_memory_slot *slot = gfn_to_memslot(vcpu->kvm, gpa_to_gfn(gpa));
-
-	return slot && slot->flags & KVM_MEMSLOT_INVALID;
-}
-EXPORT_SYMBOL_GPL(kvm_nested_page_slot_moves);
-
-/* Returns false if the task is killed instead. */
-static bool kvm_nested_pages_wait_for_update(struct kvm *kvm)
-{
-	if (mutex_lock_killable(&kvm->slots_lock))
-		return false;
-	mutex_unlock(&kvm->slots_lock);
-	return true;
-}
-
-/**
- * kvm_nested_page_wait_for_slot - wait for a page that is missing for the moment
- * @vcpu: the vCPU
- * @gpa: an address in the page
- * @slots: kvm_memslots() before the page was looked up
- *
- * An update of memslots waits for their readers, and so for @vcpu: it is let by.
- * It may be followed by another one, so the page has to be looked up in a loop;
- * but not with slots_lock held, for that may wait for user space (userfaultfd),
- * and all other work on memslots with it.
- *
- * The slot may also arrive between the look-up and this.  Memslots are replaced
- * no more than once while @vcpu reads them, so a comparison tells.
- *
- * Context: the vCPU's task, kvm->srcu held as the vCPU's; no lock but vcpu->mutex
- * held, and nothing remembered of the memslots.  Sleeps.
- * Return: true if there was something to wait for: look again; false if L1 has no
- * memory there, or the VM does without contexts, or the task is killed.
- */
-bool kvm_nested_page_wait_for_slot(struct kvm_vcpu *vcpu, gpa_t gpa,
-				   const struct kvm_memslots *slots)
-{
-	bool again;
-
-	if (!READ_ONCE(vcpu->kvm->arch.nested_contexts))
-		return false;
-	if (kvm_memslots(vcpu->kvm) != slots)
-		return true;
-	if (!kvm_nested_page_slot_moves(vcpu, gpa))
-		return false;
-
-	kvm_vcpu_srcu_read_unlock(vcpu);
-	again = kvm_nested_pages_wait_for_update(vcpu->kvm);
-	kvm_vcpu_srcu_read_lock(vcpu);
-	return again;
-}
-EXPORT_SYMBOL_GPL(kvm_nested_page_wait_for_slot);

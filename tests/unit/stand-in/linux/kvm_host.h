@@ -40,6 +40,7 @@ struct kvm {
 
 struct kvm_vcpu_arch {
 	struct kvm_vcpu_nested nested;
+	struct kvm_nested_context fallback; /* nested.fallback, for most tests */
 	bool smm;
 };
 
@@ -50,7 +51,8 @@ struct kvm_vcpu {
 };
 
 struct kvm_x86_nested_ops {
-	struct kvm_nested_context *(*alloc_context)(struct kvm_vcpu *vcpu);
+	struct kvm_nested_context *(*alloc_context)(struct kvm_vcpu *vcpu,
+						    bool kept);
 	void (*free_context)(struct kvm_nested_context *ctx);
 	void (*reset_context)(struct kvm_nested_context *ctx);
 };

@@ -77,15 +77,25 @@ struct kvm_nested_context {
  * @last:	the context this vCPU uses, or the one that it parked last.
  *		NULL if there is none.  The vCPU's own, nobody else looks.
  * @fallback:	the vCPU's private context, used when the table has none to
- *		offer.  It is in no table and keeps nothing.
+ *		offer.  It is in no table and keeps nothing.  NULL while L1 has not
+ *		turned virtualization on.
  * @reuse:	loads of this vCPU that found a kept context
  * @reuse_seen:	how many of those are in the VM's statistics already
+ * @missing:	address of a page in use that no memslot has
+ * @waited:	when the vCPU last waited for a page, in jiffies
+ * @backoff:	how long, in milliseconds
+ * @wait:	it must wait before it goes on
  */
 struct kvm_vcpu_nested {
 	struct kvm_nested_context *last;
-	struct kvm_nested_context fallback;
+	struct kvm_nested_context *fallback;
 	unsigned long reuse;
 	unsigned long reuse_seen;
+
+	gpa_t missing;
+	unsigned long waited;
+	unsigned int backoff;
+	bool wait;
 };
 
 #endif /* _ASM_X86_KVM_NESTED_H */

@@ -3,11 +3,10 @@
  * Nested contexts on SVM.
  *
  * A context belongs to a vmcb12.  VMRUN takes it and #VMEXIT parks it, so that
- * another vCPU may run the same L2 right after.  It keeps mapped what L0 reads
- * and writes at each of them: the vmcb12 itself and L1's MSR permission map.
+ * another vCPU may run the same L2 right after.  It keeps mapped what L0 reads and
+ * writes at each of them: the vmcb12 itself and L1's MSR permission map.
  *
- * A kept page is accessed under a lock, and nothing may sleep meanwhile; see
- * nested_page.h.  That shapes the users:
+ * Nothing may sleep while a page is accessed, which shapes the users:
  *
  *	VMRUN		copies what it needs and works on the copy.  Entering L2
  *			takes other locks and may sleep, and L1 can't change what
@@ -38,14 +37,11 @@
  * @base:	for the table
  * @vmcb12:	the page of the control block
  * @msrpm:	the pages of L1's MSR permission map
- *
- * The caches have their own locks, so they may be looked at without owning the
- * context; only the owner renews them.
  */
 struct svm_nested_context {
 	struct kvm_nested_context base;
-	struct gfn_to_pfn_cache vmcb12;
-	struct gfn_to_pfn_cache msrpm[MSRPM_PAGES];
+	struct kvm_nested_page vmcb12;
+	struct kvm_nested_page msrpm[MSRPM_PAGES];
 };
 
 /* VMRUN ignores the low bits, so they do not make another block. */
@@ -54,22 +50,11 @@ static gpa_t svm_context_key(gpa_t vmcb12_gpa)
 	return gfn_to_gpa(gpa_to_gfn(vmcb12_gpa));
 }
 
-/* Take the context of a vmcb12; NULL if it is a private one. */
-static struct svm_nested_context *svm_context_load(struct kvm_vcpu *vcpu,
-						   gpa_t vmcb12_gpa)
+static struct svm_nested_context *svm_nested_context(struct kvm_vcpu *vcpu)
 {
-	struct kvm_nested_context *ctx;
+	struct kvm_nested_context *ctx = kvm_nested_context_current(vcpu);
 
-	ctx = kvm_nested_context_load(vcpu, svm_context_key(vmcb12_gpa));
-	if (kvm_nested_context_is_private(vcpu, ctx))
-		return NULL;
-
-	return container_of(ctx, struct svm_nested_context, base);
-}
-
-static void svm_context_clear(struct kvm_vcpu *vcpu, gpa_t vmcb12_gpa)
-{
-	kvm_nested_context_clear(vcpu, svm_context_key(vmcb12_gpa));
+	return ctx ? container_of(ctx, struct svm_nested_context, base) : NULL;
 }
 
 /* Copy what VMRUN reads.  The copy's other fields are left from earlier ones. */
@@ -78,6 +63,7 @@ static void svm_copy_vmcb12(struct kvm_vcpu *vcpu, struct vmcb *to,
 {
 	memcpy(&to->control, &from->control, VMRUN_CONTROL_END);
 	svm_copy_vmrun_state(&to->save, &from->save);
+	svm_copy_lbrs(to, from);
 	to->save.cpl = from->save.cpl;
 	to->save.cr2 = from->save.cr2;
 	to->save.dr6 = from->save.dr6;
@@ -88,153 +74,94 @@ static void svm_copy_vmcb12(struct kvm_vcpu *vcpu, struct vmcb *to,
 #endif
 }
 
-/**
- * svm_vmcb12_begin_vmrun - get a vmcb12 for VMRUN
- * @vcpu: the vCPU that executes VMRUN
- * @gpa: its operand in bytes; bits 11:0 are ignored
- * @m: filled in; @m->vmcb12 stays valid until svm_vmcb12_end_vmrun()
- *
- * Takes the context of the block, which stays @vcpu's until it leaves L2.
- * @m->vmcb12 may be written, but only svm_vmcb12_fail_vmrun() brings that to L1.
- *
- * Context: the vCPU's task, kvm->srcu held.  May sleep.
- * Return: 0, or what kvm_vcpu_map() said of this address; no context is held
- * then.  See APM volume 2, 15.5.1 for VMRUN's operand.
+/*
+ * Copy a vmcb12 for VMRUN, and take its context until L2 is left.  Returns the copy,
+ * good until the next VMRUN; NULL if L1 has no memory at @gpa; or -EAGAIN if VMRUN has
+ * to be executed again, for memory is there no more and not yet again.
  */
-int svm_vmcb12_begin_vmrun(struct kvm_vcpu *vcpu, gpa_t gpa,
-			   struct svm_vmcb12_map *m)
+struct vmcb *nested_svm_read_vmcb12(struct kvm_vcpu *vcpu, gpa_t gpa)
 {
-	struct vmcb *copy = to_svm(vcpu)->nested.vmcb12_copy;
+	struct vmcb *copy = to_svm(vcpu)->nested.vmcb12;
+	gpa_t key = svm_context_key(gpa);
 	struct svm_nested_context *ctx;
-	struct vmcb *page;
-	int ret;
+	struct vmcb *vmcb12;
 
-	m->gpa = gpa;
-	m->copied = false;
+	kvm_nested_context_load(vcpu, key);
+	ctx = svm_nested_context(vcpu);
 
-	ctx = svm_context_load(vcpu, gpa);
-	if (ctx && copy) {
-		page = kvm_nested_page_lock(&ctx->vmcb12, svm_context_key(gpa),
-					    true);
-		if (page) {
-			svm_copy_vmcb12(vcpu, copy, page);
-			kvm_nested_page_unlock(&ctx->vmcb12);
-			m->vmcb12 = copy;
-			m->copied = true;
-			return 0;
-		}
+	vmcb12 = kvm_nested_page_begin(vcpu, &ctx->vmcb12, key);
+	if (IS_ERR(vmcb12)) {
+		nested_svm_context_clear(vcpu);
+		return kvm_nested_page_retry(vcpu, key) ? ERR_PTR(-EAGAIN) : NULL;
 	}
 
-	ret = kvm_nested_page_begin_once(vcpu, svm_context_key(gpa), &m->page);
-	m->vmcb12 = m->page.hva;
-	if (ret)
-		svm_context_clear(vcpu, gpa);
-	return ret;
-}
+	svm_copy_vmcb12(vcpu, copy, vmcb12);
+	kvm_nested_page_end(vcpu, &ctx->vmcb12, false);
 
-/**
- * svm_vmcb12_fail_vmrun - report to L1 that VMRUN did not enter L2
- * @vcpu: the vCPU that executes VMRUN
- * @m: from svm_vmcb12_begin_vmrun(); the exit code and information in
- *	@m->vmcb12 are what L1 shall see
- *
- * Lets go of the context.  If the block's memory slot is gone by now, there is
- * nobody to report to.
- *
- * Context: the vCPU's task, kvm->srcu held.  May sleep.
- */
-void svm_vmcb12_fail_vmrun(struct kvm_vcpu *vcpu, struct svm_vmcb12_map *m)
-{
-	struct vmcb_control_area *from = &m->vmcb12->control;
-	struct vmcb_control_area *to;
-	struct svm_vmcb12_map w;
-
-	if (m->copied && !svm_vmcb12_begin_vmexit(vcpu, m->gpa, &w)) {
-		to = &w.vmcb12->control;
-		to->exit_code = from->exit_code;
-		to->exit_code_hi = from->exit_code_hi;
-		to->exit_info_1 = from->exit_info_1;
-		to->exit_info_2 = from->exit_info_2;
-		to->event_inj = from->event_inj;
-		to->event_inj_err = from->event_inj_err;
-		svm_vmcb12_end_vmexit(vcpu, &w);
+	if (unlikely(!kvm_nested_page_is_current(&ctx->msrpm[0])) &&
+	    vmcb_is_intercept(&copy->control, INTERCEPT_MSR_PROT) &&
+	    kvm_nested_page_retry(vcpu, copy->control.msrpm_base_pa)) {
+		nested_svm_context_clear(vcpu);
+		return ERR_PTR(-EAGAIN);
 	}
-	svm_context_clear(vcpu, m->gpa);
+	return copy;
 }
 
-/**
- * svm_vmcb12_end_vmrun - give back what svm_vmcb12_begin_vmrun() got
- * @vcpu: the vCPU that executes VMRUN
- * @m: from svm_vmcb12_begin_vmrun()
- *
- * Context: the vCPU's task, kvm->srcu held.  May sleep.
+/*
+ * VMRUN does not enter L2: report the exit code and information in @vmcb12, the copy,
+ * to L1, and park the context.
  */
-void svm_vmcb12_end_vmrun(struct kvm_vcpu *vcpu, struct svm_vmcb12_map *m)
+void nested_svm_fail_vmrun(struct kvm_vcpu *vcpu, gpa_t gpa, struct vmcb *vmcb12)
 {
-	if (!m->copied)
-		kvm_nested_page_end(vcpu, &m->page, true);
-	m->vmcb12 = NULL;
+	struct vmcb_control_area *from = &vmcb12->control, *to;
+	struct vmcb *page = nested_svm_begin_vmexit(vcpu, gpa);
+
+	if (IS_ERR(page)) {
+		nested_svm_context_clear(vcpu);
+		return;
+	}
+
+	to = &page->control;
+	to->exit_code = from->exit_code;
+	to->exit_code_hi = from->exit_code_hi;
+	to->exit_info_1 = from->exit_info_1;
+	to->exit_info_2 = from->exit_info_2;
+	to->event_inj = from->event_inj;
+	to->event_inj_err = from->event_inj_err;
+	nested_svm_end_vmexit(vcpu);
 }
 
-/**
- * svm_vmcb12_begin_vmexit - get a vmcb12 to write L2's state to
- * @vcpu: the vCPU that leaves L2
- * @gpa: the block that L2 was entered with
- * @m: filled in; @m->vmcb12 is L1's page until svm_vmcb12_end_vmexit()
- *
- * Takes the context, if @vcpu does not have it yet (after KVM_SET_NESTED_STATE
- * or SMM).  What is to be written: APM volume 2, 15.6.
- *
- * Context: the vCPU's task, kvm->srcu held.  May sleep; but on success the
- * caller must not sleep until svm_vmcb12_end_vmexit(), for a lock is held.
- * Return: 0, or what kvm_vcpu_map() said of this address.
+/*
+ * Get at a vmcb12 to write L2's state to, until nested_svm_end_vmexit(); the caller
+ * must not sleep.  Takes the context if the vCPU does not have it yet, after
+ * KVM_SET_NESTED_STATE or SMM.  Fails as kvm_vcpu_map() does.
  */
-int svm_vmcb12_begin_vmexit(struct kvm_vcpu *vcpu, gpa_t gpa,
-			    struct svm_vmcb12_map *m)
+struct vmcb *nested_svm_begin_vmexit(struct kvm_vcpu *vcpu, gpa_t gpa)
 {
-	struct svm_nested_context *ctx = svm_context_load(vcpu, gpa);
-	int ret;
+	gpa_t key = svm_context_key(gpa);
+	struct svm_nested_context *ctx = svm_nested_context(vcpu);
 
-	m->gpa = gpa;
-	m->copied = false;
-	ret = kvm_nested_page_begin(vcpu, ctx ? &ctx->vmcb12 : NULL,
-				    svm_context_key(gpa), true, &m->page);
-	m->vmcb12 = m->page.hva;
-	return ret;
+	if (unlikely(!ctx)) {
+		kvm_nested_context_load(vcpu, key);
+		ctx = svm_nested_context(vcpu);
+	}
+
+	return kvm_nested_page_begin(vcpu, &ctx->vmcb12, key);
 }
 
-/**
- * svm_vmcb12_end_vmexit - L2's state is in its vmcb12
- * @vcpu: the vCPU that leaves L2
- * @m: from svm_vmcb12_begin_vmexit()
- *
- * Logs the page as dirty and parks the context.
- *
- * Context: the vCPU's task, kvm->srcu held.  May sleep if the page was mapped
- * for this access alone.
- */
-void svm_vmcb12_end_vmexit(struct kvm_vcpu *vcpu, struct svm_vmcb12_map *m)
+/* L2's state is in its vmcb12: log the page as dirty and park the context. */
+void nested_svm_end_vmexit(struct kvm_vcpu *vcpu)
 {
-	kvm_nested_page_end(vcpu, &m->page, true);
-	m->vmcb12 = NULL;
-	svm_context_clear(vcpu, m->gpa);
+	kvm_nested_page_end(vcpu, &svm_nested_context(vcpu)->vmcb12, true);
+	nested_svm_context_clear(vcpu);
 }
 
-/**
- * svm_vmcb12_vmload_vmsave - do L1's VMLOAD or VMSAVE by a kept mapping
- * @vcpu: the vCPU that executes it
- * @gpa: its operand in bytes; bits 11:0 are ignored
- * @vmload: VMLOAD, else VMSAVE
- *
- * Uses the mapping of a context that is there already, whoever owns it; these
- * instructions may be used on blocks that are never run, and make no context.
- * The caller has yet to skip the instruction, which nothing done here affects.
- * See APM volume 2, 15.5.2.
- *
- * Context: the vCPU's task, kvm->srcu held.  Does not sleep.
- * Return: true if it is done, false if the caller has to map the page.
+/*
+ * Do L1's VMLOAD or VMSAVE by a page that is mapped already, whoever owns the
+ * context.  Blocks that are never run have none, and get none.  Returns false if the
+ * caller has to map the page.
  */
-bool svm_vmcb12_vmload_vmsave(struct kvm_vcpu *vcpu, gpa_t gpa, bool vmload)
+bool nested_svm_vmload_vmsave(struct kvm_vcpu *vcpu, gpa_t gpa, bool vmload)
 {
 	gpa_t key = svm_context_key(gpa);
 	struct vcpu_svm *svm = to_svm(vcpu);
@@ -247,17 +174,16 @@ bool svm_vmcb12_vmload_vmsave(struct kvm_vcpu *vcpu, gpa_t gpa, bool vmload)
 		return false;
 
 	ctx = container_of(base, struct svm_nested_context, base);
-	vmcb12 = kvm_nested_page_trylock(&ctx->vmcb12, key);
+	vmcb12 = kvm_nested_page_trybegin(&ctx->vmcb12, key);
 	if (!vmcb12)
 		return false;
 
-	if (vmload) {
+	if (vmload)
 		svm_copy_vmloadsave_state(svm->vmcb01.ptr, vmcb12);
-	} else {
+	else
 		svm_copy_vmloadsave_state(vmcb12, svm->vmcb01.ptr);
-		kvm_gpc_mark_dirty_in_slot(&ctx->vmcb12);
-	}
-	kvm_nested_page_unlock(&ctx->vmcb12);
+
+	kvm_nested_page_tryend(vcpu, &ctx->vmcb12, !vmload);
 	return true;
 }
 
@@ -268,15 +194,11 @@ bool svm_vmcb12_vmload_vmsave(struct kvm_vcpu *vcpu, gpa_t gpa, bool vmload)
 static u16 merge_words[MSRPM_OFFSETS] __ro_after_init;
 static unsigned int merge_end[MSRPM_PAGES] __ro_after_init;
 
-/**
- * svm_contexts_setup - prepare for merging MSR permission maps
- *
- * L2's accesses to x2APIC registers are always intercepted, so their words are
- * never merged.
- *
- * Context: the module is being loaded, msrpm_offsets is complete.
+/*
+ * Called when the module has filled in msrpm_offsets.  L2's accesses to x2APIC
+ * registers are always intercepted, so their words are never merged.
  */
-void __init svm_contexts_setup(void)
+void __init nested_svm_setup_msrpm(void)
 {
 	unsigned int page, i, nr = 0;
 
@@ -292,33 +214,26 @@ void __init svm_contexts_setup(void)
 	}
 }
 
-/**
- * svm_context_merge_msrpm - merge L0's and L1's MSR permission maps for L2
- * @svm: the vCPU, in guest mode
- *
- * The map's layout: APM volume 2, 15.11.
- *
- * Context: the vCPU's task, kvm->srcu held.  May sleep.
- * Return: true if svm->nested.msrpm is up to date, false if the caller has to
- * read L1's map itself, and see whether it can be read.
- */
-bool svm_context_merge_msrpm(struct vcpu_svm *svm)
+/* Merge L0's and L1's MSR permission maps for L2.  Returns false if L1's can't be read. */
+bool nested_svm_merge_msrpm(struct vcpu_svm *svm)
 {
 	u32 *merged = svm->nested.msrpm, *l0 = svm->msrpm, *l1;
+	struct kvm_vcpu *vcpu = &svm->vcpu;
 	struct svm_nested_context *ctx;
-	struct gfn_to_pfn_cache *gpc;
 	unsigned int page, p, i = 0;
 	gpa_t gpa;
 
-	ctx = svm_context_load(&svm->vcpu, svm->nested.vmcb12_gpa);
-	if (!ctx)
-		return false;
+	/* None is held after KVM_SET_NESTED_STATE or SMM. */
+	ctx = svm_nested_context(vcpu);
+	if (unlikely(!ctx)) {
+		kvm_nested_context_load(vcpu, svm_context_key(svm->nested.vmcb12_gpa));
+		ctx = svm_nested_context(vcpu);
+	}
 
 	for (page = 0; page < MSRPM_PAGES; page++) {
-		gpc = &ctx->msrpm[page];
 		gpa = svm->nested.ctl.msrpm_base_pa + page * PAGE_SIZE;
-		l1 = kvm_nested_page_lock(gpc, gpa, false);
-		if (!l1)
+		l1 = kvm_nested_page_begin(vcpu, &ctx->msrpm[page], gpa);
+		if (IS_ERR(l1))
 			return false;
 
 		/* L1 may write to its map now, as on hardware. */
@@ -327,88 +242,65 @@ bool svm_context_merge_msrpm(struct vcpu_svm *svm)
 			merged[p] = l0[p] |
 				    READ_ONCE(l1[p % MSRPM_WORDS_PER_PAGE]);
 		}
-		kvm_nested_page_unlock(gpc);
+		kvm_nested_page_end(vcpu, &ctx->msrpm[page], false);
 	}
 	return true;
 }
 
-/**
- * svm_context_leave - L2 is left without a #VMEXIT that L1 sees
- * @vcpu: the vCPU, still in guest mode
- *
- * Context: the vCPU's task, or nobody runs the vCPU.  Does not sleep.
- */
-void svm_context_leave(struct kvm_vcpu *vcpu)
+/* Park the context, if the vCPU has one. */
+void nested_svm_context_clear(struct kvm_vcpu *vcpu)
 {
-	svm_context_clear(vcpu, to_svm(vcpu)->nested.vmcb12_gpa);
+	struct kvm_nested_context *ctx = kvm_nested_context_current(vcpu);
+
+	if (ctx)
+		kvm_nested_context_clear(vcpu, ctx->gpa);
 }
 
-/**
- * svm_contexts_init - prepare a vCPU on which L1 turns SVM on
- * @svm: the vCPU
- *
- * L1's memory is encrypted in SEV guests, L0 has nothing to keep there.  If
- * memory is short, the vCPU does without contexts.
- *
- * Context: the vCPU's task.  May sleep.
- */
-void svm_contexts_init(struct vcpu_svm *svm)
+/* L1 turns SVM on. */
+int nested_svm_contexts_enable(struct vcpu_svm *svm)
 {
 	struct kvm *kvm = svm->vcpu.kvm;
 
-	if (sev_guest(kvm) || !kvm->arch.nested_oversub_ratio)
-		return;
+	/* L1's memory is encrypted, there is nothing to keep. */
+	if (sev_guest(kvm))
+		kvm->arch.nested_oversub_ratio = 0;
 
-	if (kvm_nested_context_table_init(kvm))
-		return;
+	svm->nested.vmcb12 = kzalloc(sizeof(*svm->nested.vmcb12), GFP_KERNEL_ACCOUNT);
+	if (!svm->nested.vmcb12)
+		return -ENOMEM;
 
-	svm->nested.vmcb12_copy = kzalloc(sizeof(*svm->nested.vmcb12_copy),
-					  KVM_NESTED_CONTEXT_GFP);
+	if (kvm_nested_context_enable(&svm->vcpu)) {
+		kfree(svm->nested.vmcb12);
+		svm->nested.vmcb12 = NULL;
+		return -ENOMEM;
+	}
+	return 0;
 }
 
-/**
- * svm_contexts_free - undo svm_contexts_init()
- * @svm: the vCPU, not in guest mode
- *
- * The table and the contexts stay for the VM's other vCPUs.
- *
- * Context: the vCPU's task, or nobody runs the vCPU.  Does not sleep.
- */
-void svm_contexts_free(struct vcpu_svm *svm)
+/* L1 has turned SVM off, or the vCPU goes. */
+void nested_svm_contexts_disable(struct vcpu_svm *svm)
 {
-	kfree(svm->nested.vmcb12_copy);
-	svm->nested.vmcb12_copy = NULL;
+	kvm_nested_context_disable(&svm->vcpu);
+	kfree(svm->nested.vmcb12);
+	svm->nested.vmcb12 = NULL;
 }
 
-/**
- * svm_alloc_context - make a context that keeps nothing yet
- * @vcpu: a vCPU of the VM that it is for
- *
- * Context: the vCPU's task.  May sleep.
- * Return: the context, or NULL without memory.
- */
-struct kvm_nested_context *svm_alloc_context(struct kvm_vcpu *vcpu)
+struct kvm_nested_context *svm_alloc_context(struct kvm_vcpu *vcpu, bool kept)
 {
 	struct svm_nested_context *ctx;
 	unsigned int i;
 
-	ctx = kzalloc(sizeof(*ctx), KVM_NESTED_CONTEXT_GFP);
+	ctx = kzalloc(sizeof(*ctx), kvm_nested_context_gfp(kept));
 	if (!ctx)
 		return NULL;
 
-	kvm_nested_page_init(&ctx->vmcb12, vcpu->kvm);
+	kvm_nested_page_init(&ctx->vmcb12, vcpu->kvm, kept, true);
 	for (i = 0; i < MSRPM_PAGES; i++)
-		kvm_nested_page_init(&ctx->msrpm[i], vcpu->kvm);
+		kvm_nested_page_init(&ctx->msrpm[i], vcpu->kvm, kept, false);
 
 	return &ctx->base;
 }
 
-/**
- * svm_reset_context - forget what a context keeps
- * @base: the context, owned by the caller
- *
- * Context: the vCPU's task.  May sleep.
- */
 void svm_reset_context(struct kvm_nested_context *base)
 {
 	struct svm_nested_context *ctx =
@@ -420,12 +312,6 @@ void svm_reset_context(struct kvm_nested_context *base)
 		kvm_nested_page_drop(&ctx->msrpm[i]);
 }
 
-/**
- * svm_free_context - free a context that nobody can find any more
- * @base: the context
- *
- * Context: any task.  May sleep.
- */
 void svm_free_context(struct kvm_nested_context *base)
 {
 	svm_reset_context(base);

@@ -26,7 +26,7 @@ struct kind {
 	const char *name;
 	enum guest_arch arch;
 	u32 page;
-	bool written;		/* by KVM or by the hardware; else only read */
+	bool written;		/* or looked up as if it were; else only read */
 	bool posted;		/* it takes posted interrupts */
 };
 

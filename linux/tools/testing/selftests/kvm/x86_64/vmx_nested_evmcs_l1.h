@@ -85,10 +85,10 @@ static u64 l1_make(u64 i, u64 unused)
 }
 
 /*
- * One round of L2 @i, with a new marker if @change.  Of the eVMCS, L1 writes what
- * it has to before L2 is entered, and only reads it after.
+ * Enters L2 @i, with a new marker if @change, and returns why it was left.  Of the
+ * eVMCS, L1 writes what it has to before L2 is entered, and only reads it after.
  */
-static u64 l1_step(u64 i, u64 change)
+static u64 l1_enter(u64 i, u64 change)
 {
 	struct evmcs_l2 *l2 = &l2s[i];
 
@@ -108,8 +108,16 @@ static u64 l1_step(u64 i, u64 change)
 	__GUEST_ASSERT(!vmx_l2_enter(&l2->v, l2->v.launched),
 		       "eVMCS %lu is not entered", i);
 	l2->v.launched = true;
-	__GUEST_ASSERT(l2->evmcs->vm_exit_reason == EXIT_REASON_VMCALL,
-		       "eVMCS %lu: exit %x", i, l2->evmcs->vm_exit_reason);
+	return l2->evmcs->vm_exit_reason;
+}
+
+/* One round of L2 @i, which ends as L2 wants it to. */
+static u64 l1_step(u64 i, u64 change)
+{
+	struct evmcs_l2 *l2 = &l2s[i];
+	u64 reason = l1_enter(i, change);
+
+	__GUEST_ASSERT(reason == EXIT_REASON_VMCALL, "eVMCS %lu: exit %lx", i, reason);
 	GUEST_ASSERT_EQ(l2->evmcs->guest_rip, (u64)l2_vmcall);
 	GUEST_ASSERT_EQ(l2->v.gpr[VMX_L2_RBX], l2->count);
 	GUEST_ASSERT_EQ((u32)l2->v.gpr[VMX_L2_RAX] | l2->v.gpr[VMX_L2_RDX] << 32,

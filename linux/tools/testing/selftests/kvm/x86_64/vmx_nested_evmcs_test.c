@@ -78,26 +78,31 @@ FIXTURE_TEARDOWN(evmcs)
 	munmap(t.pages, t.size);
 }
 
-/* Runs vCPU 0 until L1 is done, or L2 pauses: then returns true. */
-static bool run(void)
+static void ucall_is_sync(void)
 {
 	struct ucall uc;
 
-	vcpu_run(t.vcpu);
-	TEST_ASSERT_KVM_EXIT_REASON(t.vcpu, KVM_EXIT_IO);
-	if (t.vcpu->run->io.port == PAUSE_PORT) {
-		vcpu_run_complete_io(t.vcpu);
-		return true;
-	}
 	switch (get_ucall(t.vcpu, &uc)) {
 	case UCALL_SYNC:
-		return false;
+		return;
 	case UCALL_ABORT:
 		REPORT_GUEST_ASSERT(uc);
 		break;
 	default:
 		TEST_FAIL("ucall %lu", uc.cmd);
 	}
+}
+
+/* Runs vCPU 0 until L1 is done, or L2 pauses: then returns true. */
+static bool run(void)
+{
+	vcpu_run(t.vcpu);
+	TEST_ASSERT_KVM_EXIT_REASON(t.vcpu, KVM_EXIT_IO);
+	if (t.vcpu->run->io.port == PAUSE_PORT) {
+		vcpu_run_complete_io(t.vcpu);
+		return true;
+	}
+	ucall_is_sync();
 	return false;
 }
 
@@ -124,12 +129,29 @@ static void set_pause(bool on)
 	*(bool *)addr_gva2hva(t.vm, (vm_vaddr_t)&pause_l2) = on;
 }
 
-/* Leaves L2 @i paused. */
-static void pause_in(u32 i)
+/* Leaves L2 @i paused, in a call of @fn. */
+static void pause_in_call(u64 (*fn)(u64 a, u64 b), u32 i)
 {
 	set_pause(true);
-	TEST_ASSERT(start(l1_step, i, 0), "Not paused in L2 %u", i);
+	TEST_ASSERT(start(fn, i, 0), "Not paused in L2 %u", i);
 	set_pause(false);
+}
+
+static void pause_in(u32 i)
+{
+	pause_in_call(l1_step, i);
+}
+
+/*
+ * What was paused while the memslot was there has ended.  L2's next exit is that of
+ * RDMSR if L1's MSR bitmap was gone then, as it is with the eVMCS.
+ */
+static void check_paused_call(void)
+{
+	u64 reason = ((typeof(call) *)addr_gva2hva(t.vm, (vm_vaddr_t)&call))->ret;
+
+	TEST_ASSERT(reason == EXIT_REASON_VMCALL || reason == EXIT_REASON_MSR_READ,
+		    "L1 saw exit %lx", reason);
 }
 
 static void make(u32 nr)
@@ -330,18 +352,81 @@ TEST_F_TIMEOUT(evmcs, page_changes_its_use, CASE_TIMEOUT)
 	loop(2);
 }
 
-/* The memory of eVMCSs goes while L2 runs: the exit is lost, the host is not. */
+static void slot_delete(void)
+{
+	vm_set_user_memory_region(t.vm, PAGES_SLOT, 0, PAGES_GPA, 0, NULL);
+}
+
+/* Runs vCPU 0, whose L1 has its eVMCSs as a device now. */
+static void run_without_slot(void)
+{
+	struct kvm_run *run = t.vcpu->run;
+	u8 *page;
+
+	for (;;) {
+		vcpu_run(t.vcpu);
+		if (run->exit_reason != KVM_EXIT_MMIO)
+			break;
+		TEST_ASSERT(run->mmio.phys_addr - PAGES_GPA < t.size, "MMIO at %#llx",
+			    run->mmio.phys_addr);
+		page = t.pages + run->mmio.phys_addr - PAGES_GPA;
+		if (run->mmio.is_write)
+			memcpy(page, run->mmio.data, run->mmio.len);
+		else
+			memcpy(run->mmio.data, page, run->mmio.len);
+	}
+	TEST_ASSERT_KVM_EXIT_REASON(t.vcpu, KVM_EXIT_IO);
+	TEST_ASSERT(t.vcpu->run->io.port != PAUSE_PORT, "Paused twice");
+	ucall_is_sync();
+}
+
+/* The memslot of eVMCSs goes while L2 runs: its exit is written to what was there. */
 TEST_F_TIMEOUT(evmcs, slot_deleted_in_l2, CASE_TIMEOUT)
 {
+	u32 i;
+
 	make(2);
 	loop(1);
-	pause_in(0);
-	vm_set_user_memory_region(t.vm, PAGES_SLOT, 0, PAGES_GPA, 0, NULL);
-	vcpu_run(t.vcpu);
-	TEST_ASSERT(t.vcpu->run->exit_reason == KVM_EXIT_MMIO ||
-		    t.vcpu->run->exit_reason == KVM_EXIT_INTERNAL_ERROR ||
-		    t.vcpu->run->exit_reason == KVM_EXIT_SHUTDOWN,
-		    "exit %s", exit_reason_str(t.vcpu->run->exit_reason));
+	for (i = 0; i < 4; i++) {
+		pause_in_call(l1_enter, i % 2);
+		slot_delete();
+		run_without_slot();
+		slot_set();
+		check_paused_call();
+	}
+	loop(2);
+}
+
+/*
+ * The memory goes as well: L1 doesn't run before the exit was written, which takes
+ * memory at that address again.
+ */
+TEST_F_TIMEOUT(evmcs, page_taken_in_l2, CASE_TIMEOUT)
+{
+	struct kvm_run *run_page = t.vcpu->run;
+	u32 i, k;
+
+	if (!nested_context_present())
+		SKIP(return, "this kernel pins the current eVMCS");
+
+	make(2);
+	loop(1);
+	for (i = 0; i < 4; i++) {
+		pause_in_call(l1_enter, i % 2);
+		slot_delete();
+		replace_pages(i % 2);
+		for (k = 0; k < 2; k++) {
+			TEST_ASSERT(__vcpu_run(t.vcpu) == -1 && errno == EFAULT,
+				    "KVM_RUN did not fail with EFAULT");
+			TEST_ASSERT_KVM_EXIT_REASON(t.vcpu, KVM_EXIT_MEMORY_FAULT);
+			TEST_ASSERT_EQ(run_page->memory_fault.gpa,
+				       (u64)l2_page(i % 2, EVMCS_PAGE));
+		}
+		slot_set();
+		TEST_ASSERT(!run(), "Paused twice");
+		check_paused_call();
+	}
+	loop(2);
 }
 
 /*
@@ -356,7 +441,7 @@ TEST_F_TIMEOUT(evmcs, vmread_without_memory, CASE_TIMEOUT)
 	make(2);
 	for (i = 0; i < 3; i++) {
 		loop(1);
-		vm_set_user_memory_region(t.vm, PAGES_SLOT, 0, PAGES_GPA, 0, NULL);
+		slot_delete();
 		es = l1(l1_vmread, GUEST_ES_SELECTOR, 0);
 		reason = l1(l1_vmread, VM_EXIT_REASON, 0);
 		rip = l1(l1_vmread, GUEST_RIP, 0);

@@ -55,6 +55,7 @@ struct retired {
 enum stop_kind {
 	STOP_NONE,
 	STOP_INTERNAL_ERROR,	/* KVM gave up on entering L2 */
+	STOP_MEMORY_FAULT,	/* no memory for a page that L2 runs with */
 	STOP_SHUTDOWN,
 	STOP_MMIO,		/* L2 found no memory where the page was */
 	STOP_VMFAIL,		/* L1 saw that, or an exit that it did not order */
@@ -63,7 +64,8 @@ enum stop_kind {
 };
 
 static const char * const stop_names[] = {
-	"runs", "KVM_EXIT_INTERNAL_ERROR", "KVM_EXIT_SHUTDOWN", "KVM_EXIT_MMIO",
+	"runs", "KVM_EXIT_INTERNAL_ERROR", "KVM_EXIT_MEMORY_FAULT",
+	"KVM_EXIT_SHUTDOWN", "KVM_EXIT_MMIO",
 	"VMfail in L1", "exit to L1", "unexpected exit",
 };
 
@@ -224,6 +226,11 @@ static enum stop_kind vcpu_classify(int ret)
 	struct kvm_run *run = t.vcpu->run;
 	struct ucall uc;
 
+	if (ret && errno == EFAULT && run->exit_reason == KVM_EXIT_MEMORY_FAULT) {
+		t.stop_info[0] = run->memory_fault.gpa;
+		t.stop_info[1] = run->memory_fault.size;
+		return STOP_MEMORY_FAULT;
+	}
 	if (ret) {
 		t.stop_info[0] = errno;
 		return STOP_OTHER;
@@ -268,9 +275,9 @@ static void *vcpu_thread(void *unused)
 		ret = __vcpu_run(t.vcpu);
 		if (READ_ONCE(t.quit))
 			return NULL;
+		t.stop_info[1] = 0;
 		if (ret && errno == EINTR)
 			continue;
-		t.stop_info[1] = 0;
 		WRITE_ONCE(t.stop, vcpu_classify(ret));
 		while (sem_wait(&t.resume))
 			;

@@ -99,15 +99,16 @@ static void way_slide(struct region *r)
 static void slots_change_places(struct region *r, struct region *other)
 {
 	struct region old = *r;
+	u8 *old_page = page_now(r);
 
 	vm_set_user_memory_region(t.vm, r->slot, r->flags,
 				  AWAY_GPA + r->slot * AWAY_DISTANCE,
 				  SLOT_PAGES * PAGE_SIZE, r->hva);
-	retire(page_now(r));
 	*r = *other;
 	r->gpa = old.gpa;
 	r->base = old.base;
 	slot_set(r);
+	retire(old_page);
 	*other = old;
 }
 
