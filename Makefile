@@ -48,7 +48,7 @@ demo: setup	## stock beside patched: switching cost, and a real L1 with L2 VMs; 
 
 .PHONY: test
 test: setup	## all tests (prove); GROUP=slow, GROUP=debug: what takes longer; T='NAME...': these
-	@set -f; lab/test $(if $(T),$(T),$(GROUP))
+	@set -f; exec lab/test $(if $(T),$(T),$(GROUP))
 
 .PHONY: fuzz
 fuzz: setup	## programs of a hostile L1, stock beside patched; MACHINE=, SEED=, COUNT=

@@ -94,8 +94,12 @@ verified()
 # which may be for lists that are old: out/log/fetch.log says why.
 fetch_set()
 {
-	local title=$1 dir=$2 part=$CACHE/.part.$$ command
+	local title=$1 dir=$2 part=$CACHE/.part.$$ command old
 
+	# What runs that were interrupted have left.
+	for old in "$CACHE"/.part.*; do
+		[ -e "/proc/${old##*.}" ] || rm -rf "$old"
+	done
 	need_space "$CACHE" "$3"
 	rm -rf "$part"
 	mkdir -p "$part"

@@ -87,10 +87,12 @@ static void cpuid(uint32_t leaf, uint32_t *a, uint32_t *b)
 static void schedule(uint32_t what, const uint32_t *argument)
 {
 	uint32_t one = what, two = (uint32_t)argument;
+	char *call = hypercalls + HYPERCALL_SCHEDULE * 32;
 
+	/* The call's result comes in place of its address. */
 	asm volatile("call *%[call]"
-		     : "+b"(one), "+c"(two)
-		     : [call] "a"(hypercalls + HYPERCALL_SCHEDULE * 32)
+		     : "+b"(one), "+c"(two), [call] "+a"(call)
+		     :
 		     : "memory", "cc");
 }
 
