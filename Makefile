@@ -11,6 +11,9 @@ MAKEOVERRIDES =
 # The machines of make demo and make fuzz, of lab/boot's list; all if none is named.
 MACHINE =
 
+# make why WHOLE=1: all numbers of L2s and L1 vCPUs.
+WHOLE =
+
 # The tests of make test: a group, or those of these names or patterns.
 GROUP = test
 T =
@@ -54,6 +57,10 @@ fuzz: setup	## programs of a hostile L1, stock beside patched; MACHINE=, SEED=, 
 .PHONY: coverage
 coverage: setup	## lines of ours in the kernel that no test executes (gcov); T='NAME...': of these boots
 	@lab/coverage $(T)
+
+.PHONY: why
+why: setup	## docs/why.md: the table beside simpler things, five builds; 40 minutes, with WHOLE=1 an hour and a half
+	@lab/why $(if $(WHOLE),--whole)
 
 .PHONY: bench
 bench: setup	## the table in user space, timed beside one with a spinlock; fails if a bound does not hold

@@ -57,8 +57,8 @@ def lines(path, word):
                        (field.split("=", 1) for field in fields[1:] if "=" in field)}
 
 
-def cells(path, machine, l0):
-    for cell in lines(path, "cell"):
+def rows_of_cells(found, machine, l0):
+    for cell in found:
         row = {"arch": cell["arch"], "machine": machine, "l0": l0}
         row.update({k: cell[k] for k in ("memory", "l2", "l1_vcpus", "pattern")})
         row["insns"] = {k: cell[k] for k in ("mean", "hit", "miss", "median", "min", "max")
@@ -66,6 +66,10 @@ def cells(path, machine, l0):
         row.update({k: cell[k] for k in ("left_out", "vmptrld", "maps", "remaps", "hits",
                                          "ratio") if k in cell})
         yield row
+
+
+def cells(path, machine, l0):
+    yield from rows_of_cells(lines(path, "cell"), machine, l0)
 
 
 def real_l1(path, machine, l0):

@@ -287,10 +287,7 @@ int kvm_nested_pages_refresh(struct kvm_vcpu *vcpu)
 	const struct kvm_x86_nested_ops *ops = kvm_x86_ops.nested_ops;
 	struct kvm_vcpu_nested *nested = &vcpu->arch.nested;
 	bool wait = nested->wait;
-	int r;
-
-	if (!ops->refresh_pages)
-		return 1;
+	int r = 0;
 
 	nested->wait = false;
 	kvm_clear_request(KVM_REQ_UNBLOCK, vcpu);
@@ -304,7 +301,8 @@ int kvm_nested_pages_refresh(struct kvm_vcpu *vcpu)
 	    ops->get_nested_state_pages(vcpu))
 		kvm_clear_request(KVM_REQ_GET_NESTED_STATE_PAGES, vcpu);
 
-	r = ops->refresh_pages(vcpu);
+	if (ops->refresh_pages)
+		r = ops->refresh_pages(vcpu);
 
 	if (r == -EFAULT) {
 		kvm_make_request(KVM_REQ_REFRESH_GPC, vcpu);

@@ -26,12 +26,17 @@
  * so there is no mean.
  *
  *	same	one L2 is entered again and again
- *	loop	one L1 vCPU enters its N L2s in turn
- *	migrate	as loop, and after each pass the next L1 vCPU takes over all L2s
+ *	loop	each L1 vCPU enters its share of the N L2s in turn
+ *	slice	as loop, and each L2 is entered --entries times before the next
+ *	uneven	one L1 vCPU enters all N L2s in turn, the others have none
+ *	random	as migrate, but which L2 is next is left to chance
+ *	migrate	one L1 vCPU enters all N L2s in turn, then the next vCPU takes over
  *
  * On VMX a round trip is VMPTRLD and VMRESUME, also where the VMCS is current
- * already.  With migrate it is VMCLEAR on the vCPU that the L2 leaves, VMPTRLD
- * and VMLAUNCH on the next.  vmptrld is the mean of VMPTRLD alone.
+ * already; with slice only the first round trip of a visit has a VMPTRLD.  An L2
+ * that moves to another vCPU takes VMCLEAR on the one, VMPTRLD and VMLAUNCH on the
+ * other; the VMCLEAR counts to the next round trip.  vmptrld is the mean of
+ * VMPTRLD alone.
  *
  * With --unmanaged the pages that L0 reaches for a control block come from
  * /dev/mem at --phys, beyond the end of the kernel's memory (mem=): they have
@@ -63,6 +68,8 @@
 #define MAX_L1_VCPUS	16
 #define MAX_SAMPLES	(64 * 1024)
 #define MAX_CELLS	32
+#define MAX_ENTRIES	100
+#define MMU_PAGES	4096
 
 /* Mappings are counted and not timed: contexts settle, and a few rounds tell. */
 #define MAPS_WARMUP_ROUNDS	8
@@ -71,14 +78,20 @@
 enum bench_pattern {
 	PATTERN_SAME,
 	PATTERN_LOOP,
+	PATTERN_SLICE,
+	PATTERN_UNEVEN,
 	PATTERN_MIGRATE,
+	PATTERN_RANDOM,
 	NR_PATTERNS,
 };
 
 static const char * const pattern_names[NR_PATTERNS] = {
 	[PATTERN_SAME]		= "same",
 	[PATTERN_LOOP]		= "loop",
+	[PATTERN_SLICE]		= "slice",
+	[PATTERN_UNEVEN]	= "uneven",
 	[PATTERN_MIGRATE]	= "migrate",
+	[PATTERN_RANDOM]	= "random",
 };
 
 /* What the vendor's half brings. */
@@ -91,13 +104,14 @@ struct bench_arch {
 
 	/*
 	 * Guest.  @load and @unload are what an L1 has to do when it goes to an
-	 * L2, and when the L2 leaves a vCPU; not all have such a thing.
+	 * L2, and when the L2 leaves a vCPU; not all have such a thing.  @unload
+	 * tells whether the L2 was on a vCPU.
 	 */
 	void (*l1_init)(void *scratch, u64 scratch_gpa);
 	void (*l2_init)(unsigned int l2);
 	void (*load)(unsigned int l2);
 	void (*round_trip)(unsigned int l2);
-	void (*unload)(unsigned int l2);
+	bool (*unload)(unsigned int l2);
 
 	/* The name under which the mean of @load is told. */
 	const char *load_name;
@@ -144,6 +158,7 @@ static void svm_round_trip(unsigned int i)
 /* ---- VMX ---- */
 
 static struct vmx_l2 vmx_l2s[L2_MAX];
+static bool vmx_fresh[L2_MAX];		/* made, and not launched yet */
 
 static bool vmx_supported(void)
 {
@@ -163,6 +178,7 @@ static void vmx_l2_init(unsigned int i)
 	u64 gpa = L2_GPA + i * VMX_PAGES_PER_L2 * PAGE_SIZE;
 
 	vmx_l2_make(&vmx_l2s[i], gpa, vmx_l2_main, gpa + 5 * PAGE_SIZE - 8);
+	vmx_fresh[i] = true;
 }
 
 static void vmx_load(unsigned int i)
@@ -183,10 +199,15 @@ static void vmx_round_trip(unsigned int i)
 	vmwrite(GUEST_RIP, (u64)vmx_l2_main);
 }
 
-static void vmx_unload(unsigned int i)
+static bool vmx_unload(unsigned int i)
 {
+	if (!vmx_l2s[i].launched && !vmx_fresh[i])
+		return false;
+
 	__GUEST_ASSERT(!vmclear(vmx_l2s[i].vmcs), "VMCLEAR of L2 %u", i);
 	vmx_l2s[i].launched = false;
+	vmx_fresh[i] = false;
+	return true;
 }
 
 static const struct bench_arch bench_archs[] = {
@@ -222,7 +243,10 @@ enum l1_sync {
 static struct {
 	unsigned int arch;
 	unsigned int nr_l2;
-	unsigned int passes;		/* over all L2s, in this turn */
+	unsigned int passes;		/* over all visits, in this turn */
+	unsigned int entries;		/* of the L2 at each visit */
+	unsigned int nr_visits;
+	u8 visits[L2_MAX];		/* which L2 */
 	bool record;
 	bool stop;			/* exit to the host after each sample */
 	bool unload;			/* the L2s leave the vCPU after this turn */
@@ -241,15 +265,38 @@ static void l1_unload_all(const struct bench_arch *arch)
 
 	for (i = 0; i < job.nr_l2; i++) {
 		before = rdtsc();
-		arch->unload(i);
-		unload_time[i] = rdtsc() - before;
+		if (arch->unload(i))
+			unload_time[i] = rdtsc() - before;
+	}
+}
+
+static void l1_visit(const struct bench_arch *arch, unsigned int l2)
+{
+	u64 before, loaded, after;
+	unsigned int entry;
+
+	for (entry = 0; entry < job.entries; entry++) {
+		before = rdtsc();
+		loaded = before;
+		if (arch->load && !entry) {
+			arch->load(l2);
+			loaded = rdtsc();
+		}
+		arch->round_trip(l2);
+		after = rdtsc() + unload_time[l2];
+		unload_time[l2] = 0;
+		if (!job.record)
+			continue;
+		job.samples[job.nr_samples] = after - before;
+		job.loads[job.nr_samples++] = loaded - before;
+		if (job.stop)
+			GUEST_SYNC(L1_SAMPLE);
 	}
 }
 
 static void l1_main(void *scratch, u64 scratch_gpa, bool make_l2s)
 {
 	const struct bench_arch *arch = &bench_archs[job.arch];
-	u64 before, loaded, after;
 	unsigned int pass, i;
 
 	arch->l1_init(scratch, scratch_gpa);
@@ -263,23 +310,8 @@ static void l1_main(void *scratch, u64 scratch_gpa, bool make_l2s)
 
 	for (;;) {
 		for (pass = 0; pass < job.passes; pass++) {
-			for (i = 0; i < job.nr_l2; i++) {
-				before = rdtsc();
-				loaded = before;
-				if (arch->load) {
-					arch->load(i);
-					loaded = rdtsc();
-				}
-				arch->round_trip(i);
-				after = rdtsc() + unload_time[i];
-				unload_time[i] = 0;
-				if (!job.record)
-					continue;
-				job.samples[job.nr_samples] = after - before;
-				job.loads[job.nr_samples++] = loaded - before;
-				if (job.stop)
-					GUEST_SYNC(L1_SAMPLE);
-			}
+			for (i = 0; i < job.nr_visits; i++)
+				l1_visit(arch, job.visits[i]);
 		}
 		if (job.unload && arch->unload)
 			l1_unload_all(arch);
@@ -294,9 +326,12 @@ struct options {
 	unsigned int l2s[MAX_CELLS];
 	unsigned int nr_l2s;
 	bool patterns[NR_PATTERNS];
+	unsigned int entries[MAX_CELLS];
+	unsigned int nr_entries;
+	unsigned int l1_vcpus[MAX_CELLS];
+	unsigned int nr_l1_vcpus;
 	unsigned int trips;
 	unsigned int warmup;
-	unsigned int l1_vcpus;
 	u64 phys;
 	bool unmanaged;
 	bool maps;
@@ -332,12 +367,20 @@ struct turn_taker {
 	unsigned int nr;
 };
 
+/* What is measured. */
+struct cell {
+	enum bench_pattern pattern;
+	unsigned int nr_l2;
+	unsigned int nr_vcpus;
+	unsigned int entries;
+};
+
 struct bench {
 	const struct options *opt;
+	struct cell cell;
 	struct kvm_vm *vm;
 	struct turn_taker taker[MAX_L1_VCPUS];
-	unsigned int nr_vcpus;
-	unsigned int nr_l2;
+	u64 chance;
 	sem_t done;
 	bool quit;
 	void *mem;
@@ -465,7 +508,7 @@ static void bench_turn(struct bench *b, unsigned int vcpu)
 /* Both kinds of memory are set up alike, the library knows only one of them. */
 static void bench_add_memory(struct bench *b)
 {
-	u32 pages = b->opt->arch->pages_per_l2 * b->nr_l2;
+	u32 pages = b->opt->arch->pages_per_l2 * b->cell.nr_l2;
 	size_t size = pages * PAGE_SIZE;
 	void *mem;
 	int fd;
@@ -494,7 +537,7 @@ static void bench_add_memory(struct bench *b)
 }
 
 static void bench_init(struct bench *b, const struct options *opt,
-		       unsigned int nr_l2, unsigned int nr_vcpus)
+		       const struct cell *cell)
 {
 	const u64 sample_pages = MAX_SAMPLES * sizeof(u32) / PAGE_SIZE;
 	struct kvm_vcpu *vcpus[MAX_L1_VCPUS];
@@ -503,13 +546,19 @@ static void bench_init(struct bench *b, const struct options *opt,
 
 	memset(b, 0, sizeof(*b));
 	b->opt = opt;
-	b->nr_l2 = nr_l2;
-	b->nr_vcpus = nr_vcpus;
+	b->cell = *cell;
+	b->chance = 88172645463325252ull;
 	sem_init(&b->done, 0, 0);
 
-	b->vm = __vm_create_with_vcpus(VM_SHAPE_DEFAULT, nr_vcpus,
+	b->vm = __vm_create_with_vcpus(VM_SHAPE_DEFAULT, cell->nr_vcpus,
 				       2 * sample_pages + 512, l1_main, vcpus);
 	bench_add_memory(b);
+
+	/*
+	 * By default a VM may have shadow pages for a fiftieth of its memory; for
+	 * this small one that is too few for the page tables of 32 L2s.
+	 */
+	vm_ioctl(b->vm, KVM_SET_NR_MMU_PAGES, (void *)(unsigned long)MMU_PAGES);
 
 	b->contexts = nested_context_get_ratio();
 	b->trips = calloc(MAX_SAMPLES, sizeof(*b->trips));
@@ -520,7 +569,7 @@ static void bench_init(struct bench *b, const struct options *opt,
 	loads = vm_vaddr_alloc_pages(b->vm, sample_pages);
 	b->loads = addr_gva2hva(b->vm, loads);
 	job.arch = opt->arch - bench_archs;
-	job.nr_l2 = nr_l2;
+	job.nr_l2 = cell->nr_l2;
 	job.samples = (u32 *)samples;
 	job.loads = (u32 *)loads;
 	job.nr_samples = 0;
@@ -529,7 +578,7 @@ static void bench_init(struct bench *b, const struct options *opt,
 	job.unload = false;
 	sync_global_to_guest(b->vm, job);
 
-	for (i = 0; i < nr_vcpus; i++) {
+	for (i = 0; i < cell->nr_vcpus; i++) {
 		struct turn_taker *t = &b->taker[i];
 
 		scratch = vm_vaddr_alloc_page(b->vm);
@@ -544,32 +593,83 @@ static void bench_init(struct bench *b, const struct options *opt,
 	}
 }
 
-/* Whole rounds, so that each L2 makes as many round trips as the others. */
-static unsigned int rounds_for(unsigned int trips, unsigned int nr_l2)
+/* The same L2s at each start: Marsaglia's xorshift. */
+static unsigned int bench_chance(struct bench *b, unsigned int below)
 {
-	return DIV_ROUND_UP(trips, nr_l2);
+	b->chance ^= b->chance << 13;
+	b->chance ^= b->chance >> 7;
+	b->chance ^= b->chance << 17;
+	return b->chance % below;
 }
 
-/* Lets every L2 make @rounds round trips. */
-static void bench_run(struct bench *b, enum bench_pattern pattern,
-		      unsigned int rounds, bool record)
+/*
+ * Whole rounds, so that each L2 makes as many round trips as the others.  Not too
+ * few of them: many entries make few visits.
+ */
+static unsigned int rounds_for(unsigned int trips, const struct cell *cell)
 {
-	unsigned int turns = 1, i;
+	unsigned int rounds = DIV_ROUND_UP(trips, cell->nr_l2 * cell->entries);
+
+	return max(rounds, min(trips, 4u));
+}
+
+/* Which L2s @vcpu visits in its turn. */
+static void bench_plan(struct bench *b, unsigned int vcpu)
+{
+	const struct cell *c = &b->cell;
+	unsigned int i, step = 1;
+
+	if (c->pattern == PATTERN_LOOP || c->pattern == PATTERN_SLICE)
+		step = c->nr_vcpus;
+
+	job.nr_visits = 0;
+	for (i = step > 1 ? vcpu : 0; i < c->nr_l2; i += step)
+		job.visits[job.nr_visits++] = c->pattern == PATTERN_RANDOM ?
+					      bench_chance(b, c->nr_l2) : i;
+}
+
+static void bench_run_turn(struct bench *b, unsigned int vcpu)
+{
+	/* The guest has left the number of samples there. */
+	sync_global_from_guest(b->vm, job.nr_samples);
+	bench_plan(b, vcpu);
+	sync_global_to_guest(b->vm, job);
+	bench_turn(b, vcpu);
+}
+
+/* Lets the L2s make @rounds visits each, or as many of them by chance. */
+static void bench_run(struct bench *b, unsigned int rounds, bool record)
+{
+	const struct cell *c = &b->cell;
+	unsigned int round, vcpu;
 
 	sync_global_from_guest(b->vm, job);
 	job.record = record;
 	job.stop = record && !b->opt->batch;
-	job.passes = rounds;
-	if (pattern == PATTERN_MIGRATE) {
-		turns = rounds;
-		job.passes = 1;
-		job.unload = true;
-	}
-	sync_global_to_guest(b->vm, job);
+	job.entries = c->entries;
+	job.passes = 1;
 	b->stats = bench_stats(b);
 
-	for (i = 0; i < turns; i++)
-		bench_turn(b, i % b->nr_vcpus);
+	switch (c->pattern) {
+	case PATTERN_RANDOM:
+	case PATTERN_MIGRATE:
+		job.unload = c->nr_vcpus > 1;
+		for (round = 0; round < rounds; round++)
+			bench_run_turn(b, round % c->nr_vcpus);
+		break;
+	case PATTERN_LOOP:
+	case PATTERN_SLICE:
+		if (c->nr_vcpus > 1) {
+			for (round = 0; round < rounds; round++)
+				for (vcpu = 0; vcpu < c->nr_vcpus; vcpu++)
+					bench_run_turn(b, vcpu);
+			break;
+		}
+		fallthrough;
+	default:
+		job.passes = rounds;
+		bench_run_turn(b, 0);
+	}
 
 	sync_global_from_guest(b->vm, job);
 	b->nr_samples = job.nr_samples;
@@ -580,7 +680,7 @@ static void bench_destroy(struct bench *b)
 	unsigned int i;
 
 	b->quit = true;
-	for (i = 0; i < b->nr_vcpus; i++) {
+	for (i = 0; i < b->cell.nr_vcpus; i++) {
 		sem_post(&b->taker[i].go);
 		pthread_join(b->taker[i].thread, NULL);
 	}
@@ -660,20 +760,19 @@ static void probes_read(u64 *maps, u64 *remaps)
 	fclose(f);
 }
 
-static struct map_counts count_maps(const struct options *opt, unsigned int nr_l2,
-				    unsigned int nr_vcpus, enum bench_pattern pattern)
+static struct map_counts count_maps(const struct options *opt, const struct cell *cell)
 {
 	u64 maps[2], remaps[2];
-	unsigned int rounds = rounds_for(MAPS_TRIPS, nr_l2);
-	double trips = (double)rounds * nr_l2;
+	unsigned int rounds = rounds_for(MAPS_TRIPS, cell);
+	double trips = (double)rounds * cell->nr_l2 * cell->entries;
 	struct map_counts c = {};
 	struct bench b;
 
-	bench_init(&b, opt, nr_l2, nr_vcpus);
-	bench_run(&b, pattern, MAPS_WARMUP_ROUNDS, false);
+	bench_init(&b, opt, cell);
+	bench_run(&b, MAPS_WARMUP_ROUNDS, false);
 	if (probes_add()) {
 		probes_read(&maps[0], &remaps[0]);
-		bench_run(&b, pattern, rounds, false);
+		bench_run(&b, rounds, false);
 		probes_read(&maps[1], &remaps[1]);
 		c.maps = (maps[1] - maps[0]) / trips;
 		c.remaps = (remaps[1] - remaps[0]) / trips;
@@ -790,7 +889,7 @@ static struct cell_figures cell_figures(struct bench *b)
  * memremap() searches longer.  The first cell warms up until that has happened;
  * those after it only until their contexts have settled.
  */
-static unsigned int warmup_rounds(const struct options *opt, unsigned int nr_l2)
+static unsigned int warmup_rounds(const struct options *opt, const struct cell *cell)
 {
 	static bool cold = true;
 	unsigned int trips = opt->warmup;
@@ -798,33 +897,33 @@ static unsigned int warmup_rounds(const struct options *opt, unsigned int nr_l2)
 	if (!trips)
 		trips = opt->unmanaged && cold ? 1500 : 300;
 	cold = false;
-	return rounds_for(trips, nr_l2);
+	return DIV_ROUND_UP(trips, cell->nr_l2);
 }
 
-static void bench_cell(const struct options *opt, unsigned int nr_l2,
-		       enum bench_pattern pattern)
+static void bench_cell(const struct options *opt, const struct cell *cell)
 {
-	unsigned int rounds = rounds_for(opt->trips, nr_l2);
-	unsigned int nr_vcpus = pattern == PATTERN_MIGRATE ? opt->l1_vcpus : 1;
+	unsigned int rounds = rounds_for(opt->trips, cell);
 	struct nested_context_stats before, s;
 	struct map_counts maps = {};
 	struct cell_figures f;
 	struct bench b;
 	u64 loads;
 
-	bench_init(&b, opt, nr_l2, nr_vcpus);
-	bench_run(&b, pattern, warmup_rounds(opt, nr_l2), false);
+	bench_init(&b, opt, cell);
+	bench_run(&b, warmup_rounds(opt, cell), false);
 	before = nested_context_read_stats(b.vm);
-	bench_run(&b, pattern, rounds, true);
+	bench_run(&b, rounds, true);
 	s = nested_context_stats_sub(nested_context_read_stats(b.vm), before);
 
-	TEST_ASSERT_EQ(b.nr_samples, (u64)rounds * nr_l2);
+	TEST_ASSERT_EQ(b.nr_samples, (u64)rounds * cell->nr_l2 * cell->entries);
 	TEST_ASSERT_EQ(b.nr_trips, opt->batch ? 0 : b.nr_samples);
 	f = cell_figures(&b);
 
 	printf("cell arch=%s memory=%s l2=%u l1_vcpus=%u pattern=%s",
 	       opt->arch->name, opt->unmanaged ? "unmanaged" : "managed",
-	       nr_l2, nr_vcpus, pattern_names[pattern]);
+	       cell->nr_l2, cell->nr_vcpus, pattern_names[cell->pattern]);
+	if (cell->pattern == PATTERN_SLICE)
+		printf(" entries=%u", cell->entries);
 	if (!opt->batch)
 		printf(" mean=%.0f", f.mean);
 	if (f.kind[TRIP_HIT].kept)
@@ -839,7 +938,7 @@ static void bench_cell(const struct options *opt, unsigned int nr_l2,
 	bench_destroy(&b);
 
 	if (opt->maps)
-		maps = count_maps(opt, nr_l2, nr_vcpus, pattern);
+		maps = count_maps(opt, cell);
 	if (maps.valid)
 		printf(" maps=%.2f remaps=%.2f", maps.maps, maps.remaps);
 
@@ -857,12 +956,13 @@ static void usage(const char *name)
 {
 	printf("Usage: %s [option]...\n"
 	       "  --l2 N[,N]...         L2s in the loop (default 1,2,8,9,16)\n"
-	       "  --pattern P[,P]...    same, loop, migrate (default loop)\n"
+	       "  --pattern P[,P]...    same, loop, slice, uneven, migrate, random (default loop)\n"
+	       "  --entries N[,N]...    of each visit, for slice (default 2)\n"
 	       "  --trips N             round trips that are measured, of all L2s together\n"
 	       "                        and at least (default 384)\n"
 	       "  --warmup N            those before that are not (default 300, in the\n"
 	       "                        first cell of --unmanaged 1500)\n"
-	       "  --l1-vcpus N          for migrate (default 2)\n"
+	       "  --l1-vcpus N[,N]...   (default 1; uneven and migrate want 2 at least)\n"
 	       "  --unmanaged --phys A  back control blocks from /dev/mem at A\n"
 	       "  --maps                count page mappings in a second pass\n"
 	       "  --batch               L1 exits once, not after each round trip\n",
@@ -885,18 +985,20 @@ static unsigned long parse_number(const char *what, const char *text,
 	return n;
 }
 
-static void parse_l2s(struct options *opt, char *list)
+static unsigned int parse_numbers(const char *what, char *list, unsigned int *to,
+				  unsigned int max)
 {
+	unsigned int nr = 0;
 	char *item;
 
-	opt->nr_l2s = 0;
 	while ((item = strsep(&list, ","))) {
-		if (opt->nr_l2s == MAX_CELLS) {
-			fprintf(stderr, "--l2: more than %u\n", MAX_CELLS);
+		if (nr == MAX_CELLS) {
+			fprintf(stderr, "%s: more than %u\n", what, MAX_CELLS);
 			exit(KSFT_FAIL);
 		}
-		opt->l2s[opt->nr_l2s++] = parse_number("--l2", item, 1, L2_MAX);
+		to[nr++] = parse_number(what, item, 1, max);
 	}
+	return nr;
 }
 
 static void parse_patterns(struct options *opt, char *list)
@@ -924,6 +1026,7 @@ static void parse_options(struct options *opt, int argc, char **argv)
 		{ "trips",	required_argument, NULL, 't' },
 		{ "warmup",	required_argument, NULL, 'w' },
 		{ "l1-vcpus",	required_argument, NULL, 'v' },
+		{ "entries",	required_argument, NULL, 'e' },
 		{ "unmanaged",	no_argument,	   NULL, 'u' },
 		{ "phys",	required_argument, NULL, 'a' },
 		{ "maps",	no_argument,	   NULL, 'm' },
@@ -936,20 +1039,25 @@ static void parse_options(struct options *opt, int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
 		switch (c) {
 		case 'n':
-			parse_l2s(opt, optarg);
+			opt->nr_l2s = parse_numbers("--l2", optarg, opt->l2s, L2_MAX);
 			break;
 		case 'p':
 			parse_patterns(opt, optarg);
 			break;
 		case 't':
 			opt->trips = parse_number("--trips", optarg, 1,
-						  MAX_SAMPLES - L2_MAX);
+						  MAX_SAMPLES - 4 * L2_MAX * MAX_ENTRIES);
 			break;
 		case 'w':
 			opt->warmup = parse_number("--warmup", optarg, 1, MAX_SAMPLES);
 			break;
 		case 'v':
-			opt->l1_vcpus = parse_number("--l1-vcpus", optarg, 2, MAX_L1_VCPUS);
+			opt->nr_l1_vcpus = parse_numbers("--l1-vcpus", optarg,
+							 opt->l1_vcpus, MAX_L1_VCPUS);
+			break;
+		case 'e':
+			opt->nr_entries = parse_numbers("--entries", optarg,
+							opt->entries, MAX_ENTRIES);
 			break;
 		case 'u':
 			opt->unmanaged = true;
@@ -976,16 +1084,61 @@ static void parse_options(struct options *opt, int argc, char **argv)
 	}
 }
 
+/* Not all that the options ask for makes sense. */
+static bool cell_is_one(const struct cell *c)
+{
+	switch (c->pattern) {
+	case PATTERN_UNEVEN:
+	case PATTERN_MIGRATE:
+		return c->nr_vcpus > 1;
+	case PATTERN_LOOP:
+	case PATTERN_SLICE:
+		return c->nr_l2 >= c->nr_vcpus;
+	default:
+		return true;
+	}
+}
+
+static void bench_cells(const struct options *opt, struct cell *cell)
+{
+	unsigned int v, i, e;
+
+	if (cell->pattern == PATTERN_SAME) {
+		cell->nr_vcpus = 1;
+		cell->nr_l2 = 1;
+		cell->entries = 1;
+		bench_cell(opt, cell);
+		return;
+	}
+
+	for (v = 0; v < opt->nr_l1_vcpus; v++) {
+		for (e = 0; e < (cell->pattern == PATTERN_SLICE ? opt->nr_entries : 1); e++) {
+			for (i = 0; i < opt->nr_l2s; i++) {
+				cell->nr_vcpus = opt->l1_vcpus[v];
+				cell->nr_l2 = opt->l2s[i];
+				cell->entries = cell->pattern == PATTERN_SLICE ?
+						opt->entries[e] : 1;
+				if (cell_is_one(cell))
+					bench_cell(opt, cell);
+			}
+		}
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct options opt = {
 		.l2s = { 1, 2, 8, 9, 16 },
 		.nr_l2s = 5,
 		.patterns = { [PATTERN_LOOP] = true },
+		.entries = { 2 },
+		.nr_entries = 1,
+		.l1_vcpus = { 1 },
+		.nr_l1_vcpus = 1,
 		.trips = 384,
-		.l1_vcpus = 2,
 	};
-	unsigned int i, p;
+	struct cell cell;
+	unsigned int i;
 
 	parse_options(&opt, argc, argv);
 	for (i = 0; i < ARRAY_SIZE(bench_archs) && !opt.arch; i++) {
@@ -994,15 +1147,9 @@ int main(int argc, char **argv)
 	}
 	__TEST_REQUIRE(opt.arch, "No nested virtualization for this program");
 
-	for (p = 0; p < NR_PATTERNS; p++) {
-		if (!opt.patterns[p])
-			continue;
-		if (p == PATTERN_SAME) {
-			bench_cell(&opt, 1, p);
-			continue;
-		}
-		for (i = 0; i < opt.nr_l2s; i++)
-			bench_cell(&opt, opt.l2s[i], p);
+	for (cell.pattern = 0; cell.pattern < NR_PATTERNS; cell.pattern++) {
+		if (opt.patterns[cell.pattern])
+			bench_cells(&opt, &cell);
 	}
 
 	return KSFT_PASS;
