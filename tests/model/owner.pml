@@ -9,10 +9,10 @@
  * are hash buckets: a walk that finds nothing is always possible, as it is for one
  * that was led into another bucket.
  *
- * Properties (assertions): a context is used by one vCPU at a time, by its key, and
- * holds what was kept for this key or nothing; whoever parks it has written all
- * back; nobody sees it once the table is destroyed.  Everybody gets on (no invalid
- * end state): a load returns, with a private context at worst.
+ * Properties (assertions; rules 2 and 5 of docs/rules.md): a context is used by one
+ * vCPU at a time, by its key, and holds what was kept for this key or nothing; whoever
+ * parks it has written all back; nobody sees it once the table is destroyed.  Everybody
+ * gets on (no invalid end state): a load returns, with a private context at worst.
  *
  * -DFAULT_... puts in a fault, see model.t.
  */

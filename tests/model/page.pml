@@ -13,9 +13,10 @@
  * cache's lock, the barriers of requests, and SRCU.  One cache is enough, since
  * caches share nothing but the request.
  *
- * Properties: the hardware never touches a page that the host has reused, nor,
- * after a memslot update returned, one of the old slot (assertions).  Nobody is
- * stuck (no invalid end state), and events and updates end (the claim "ends").
+ * Properties (rules 6 and 11 of docs/rules.md): the hardware never touches a page that
+ * the host has reused, nor, after a memslot update returned, one of the old slot
+ * (assertions).  Nobody is stuck (no invalid end state), and events and updates end
+ * (the claim "ends").
  *
  * -DFAULT_... puts in a fault, see model.t.
  */

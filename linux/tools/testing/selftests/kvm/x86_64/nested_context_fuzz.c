@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Does L1 see the same with nested contexts as without?
+ * Does L1 see the same with nested contexts as without?  (Rule 10 of docs/rules.md.)
  *
  * Programs for a hostile L1 are made from seeds, see nested_context_fuzz.h, and
  * run one after the other, some in each VM, each VM in a process of its own.  For

@@ -7,7 +7,7 @@
  * while it runs, and rely on it that each write after the system call that did so
  * is announced, and that none goes to the page as it was before.  A page that KVM
  * or the hardware reaches by an address that was looked up before is where that
- * can go wrong.
+ * can go wrong.  (Rules 6 and 7 of docs/rules.md.)
  *
  * A case is one thing that the host does (a method), to one of those pages (a
  * kind), in one of three states:

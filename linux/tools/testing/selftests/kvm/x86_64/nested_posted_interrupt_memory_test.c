@@ -3,7 +3,7 @@
  * Posted interrupts for L2, while the host does something to the pages that they
  * take: the descriptor, the virtual-APIC page, and what else an L2's VMCS refers
  * to, and the VMCS.  Each vector comes all the same, once, and KVM_RUN returns for
- * none of that, for the pages are there again soon.
+ * none of that, for the pages are there again soon.  (Rule 11 of docs/rules.md.)
  *
  * Some of what the host does takes a while: a slot is deleted and added again, a
  * page is write protected by userfaultfd, or inaccessible.  A vector that is posted

@@ -5,7 +5,7 @@
  * takes such a page away or puts another in its place, with L2 running all the
  * while, the processor must use the page that is the guest's now from the moment
  * on at which the system call that changed it returned, and never again that
- * which was.
+ * which was.  (Rule 6 of docs/rules.md.)
  *
  * L2 does not exit in these tests; see vmx_page_invalidation_l2.h.  In each
  * case it writes all the time while pages are taken from it.  Then it is told to
