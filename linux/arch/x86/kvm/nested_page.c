@@ -7,8 +7,12 @@
 
 #include "nested_page.h"
 
-/* How often a mapping that is invalidated again and again is renewed. */
+/*
+ * How often a mapping that is invalidated again and again is renewed: before the vCPU
+ * sleeps, and before it maps the page for one use, past the notifiers.
+ */
 #define NESTED_PAGE_TRIES	3
+#define NESTED_PAGE_TRIES_MAX	100
 
 /* Milliseconds between look-ups that fail: doubled from the first to the last. */
 #define NESTED_PAGE_WAIT_MIN	1
@@ -50,22 +54,27 @@ void __kvm_nested_page_accessed(struct kvm_nested_page *page)
 EXPORT_SYMBOL_GPL(__kvm_nested_page_accessed);
 
 /* Look the page up.  Returns it, locked, or NULL. */
-static void *kvm_nested_page_map(struct kvm_nested_page *page, gpa_t gpa)
+static void *kvm_nested_page_map(struct kvm_nested_page *page, gpa_t gpa, int tries)
 {
 	struct gfn_to_pfn_cache *gpc = &page->gpc;
-	int tries = NESTED_PAGE_TRIES;
 	void *hva;
+	int r;
 
-	do {
-		if (!tries-- || kvm_gpc_activate(gpc, gpa, PAGE_SIZE))
+	for (; tries; tries--) {
+		r = kvm_gpc_activate(gpc, gpa, PAGE_SIZE);
+		if (r && r != -EAGAIN)
 			return NULL;
-		hva = kvm_nested_page_trybegin(page, gpa);
-	} while (!hva);
 
-	page->accessed = jiffies;
-	if (!gpc->readonly)
-		kvm_set_pfn_dirty(gpc->pfn);
-	return hva;
+		hva = r ? NULL : kvm_nested_page_trybegin(page, gpa);
+		if (hva) {
+			page->accessed = jiffies;
+			if (!gpc->readonly)
+				kvm_set_pfn_dirty(gpc->pfn);
+			return hva;
+		}
+		cond_resched();
+	}
+	return NULL;
 }
 
 /* When the page is not mapped.  The error is that of kvm_vcpu_map(). */
@@ -76,7 +85,7 @@ void *__kvm_nested_page_begin(struct kvm_vcpu *vcpu, struct kvm_nested_page *pag
 	int r;
 
 	if (page->kept || kvm_nested_page_in_use(page)) {
-		hva = kvm_nested_page_map(page, gpa);
+		hva = kvm_nested_page_map(page, gpa, NESTED_PAGE_TRIES_MAX);
 		if (hva)
 			return hva;
 	}
@@ -108,7 +117,7 @@ static void *kvm_nested_page_begin_kept(struct kvm_nested_page *page, gpa_t gpa)
 
 	hva = kvm_nested_page_trybegin(page, gpa);
 	if (unlikely(!hva))
-		return kvm_nested_page_map(page, gpa);
+		return kvm_nested_page_map(page, gpa, NESTED_PAGE_TRIES);
 
 	kvm_nested_page_accessed(page);
 	return hva;
@@ -195,7 +204,7 @@ int __kvm_nested_page_use(struct kvm_vcpu *vcpu, struct kvm_nested_page *page,
 	u64 generation = gpc->generation;
 
 	if (!kvm_nested_page_in_transit(gpc->kvm, gpa) &&
-	    kvm_nested_page_map(page, gpa)) {
+	    kvm_nested_page_map(page, gpa, NESTED_PAGE_TRIES)) {
 		WRITE_ONCE(gpc->vcpu, vcpu);
 		*hpa = pfn_to_hpa(gpc->pfn);
 		kvm_nested_page_tryend(vcpu, page, false);

@@ -102,6 +102,21 @@ void nested_vmx_context_clear(struct vcpu_vmx *vmx)
 int nested_vmx_read_header(struct vcpu_vmx *vmx, gpa_t vmptr, struct vmcs_hdr *hdr)
 {
 	struct kvm *kvm = vmx->vcpu.kvm;
+	struct kvm_nested_context *base;
+	struct kvm_nested_page *block;
+	struct vmcs12 *vmcs12;
+
+	/* Whoever owns the context: the vCPU still needs the one that it has. */
+	base = kvm_nested_context_find(&vmx->vcpu, vmptr);
+	if (base) {
+		block = &container_of(base, struct vmx_nested_context, base)->block;
+		vmcs12 = kvm_nested_page_trybegin(block, vmptr);
+		if (vmcs12) {
+			*hdr = vmcs12->hdr;
+			kvm_nested_page_tryend(&vmx->vcpu, block, false);
+			return 0;
+		}
+	}
 
 	/* What can be read can't always be written, and a VMCS has to be. */
 	if (kvm_is_error_hva(gfn_to_hva(kvm, gpa_to_gfn(vmptr))))
