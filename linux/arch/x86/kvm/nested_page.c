@@ -203,7 +203,8 @@ int __kvm_nested_page_use(struct kvm_vcpu *vcpu, struct kvm_nested_page *page,
 	bool used = kvm_nested_page_in_use(page);
 	u64 generation = gpc->generation;
 
-	if (!kvm_nested_page_in_transit(gpc->kvm, gpa) &&
+	/* A look-up would go on with a page in use that is about to be another one. */
+	if (!(used && kvm_nested_page_in_transit(gpc->kvm, gpa)) &&
 	    kvm_nested_page_map(page, gpa, NESTED_PAGE_TRIES)) {
 		WRITE_ONCE(gpc->vcpu, vcpu);
 		*hpa = pfn_to_hpa(gpc->pfn);

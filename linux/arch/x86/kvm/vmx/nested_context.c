@@ -69,6 +69,11 @@ static unsigned int vmx_hw_page_offset(enum vmx_hw_page nr, gpa_t gpa)
  */
 void nested_vmx_context_load(struct vcpu_vmx *vmx)
 {
+	struct kvm_nested_context *ctx = kvm_nested_context_current(&vmx->vcpu);
+
+	if (likely(ctx && !kvm_nested_context_is_private(&vmx->vcpu, ctx)))
+		return;
+
 	if (!nested_vmx_is_evmptr12_valid(vmx))
 		kvm_nested_context_retry(&vmx->vcpu, vmx->nested.current_vmptr);
 }
@@ -132,8 +137,8 @@ int nested_vmx_read_vmcs12(struct vcpu_vmx *vmx, gpa_t vmptr)
 	struct vmx_nested_context *ctx;
 	int r;
 
-	kvm_nested_context_load(&vmx->vcpu, vmptr);
-	ctx = vmx_nested_context(&vmx->vcpu);
+	ctx = container_of(kvm_nested_context_load(&vmx->vcpu, vmptr),
+			   struct vmx_nested_context, base);
 
 	r = kvm_nested_page_read(&vmx->vcpu, &ctx->block, vmptr,
 				 vmx->nested.cached_vmcs12, sizeof(struct vmcs12));
@@ -158,7 +163,7 @@ void nested_vmx_write_vmcs12(struct vcpu_vmx *vmx)
 
 	kvm_nested_page_write(&vmx->vcpu, &ctx->block, vmptr,
 			      vmx->nested.cached_vmcs12, sizeof(struct vmcs12));
-	nested_vmx_context_clear(vmx);
+	kvm_nested_context_clear(&vmx->vcpu, vmptr);
 }
 
 /* Returns NULL if L1's MSR bitmap can't be read. */
